@@ -1,0 +1,5 @@
+"""The command line, one program: ``mobiscud``."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
