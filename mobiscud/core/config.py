@@ -1,0 +1,313 @@
+"""The configuration: one YAML file, parsed once, strictly. Unknown keys are errors that name their path.
+
+``parse`` is pure (text in, ``Config`` out); reading the file and the environment is ``load``'s, the only function
+here that touches either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mobiscud.core.edge import Pvm
+from mobiscud.core.errors import ConfigError
+from mobiscud.core.ids import CloudletId, Imsi, PvmId, UeKey
+
+BUS_SCHEMES = ("mqtt", "mqtts", "unix")
+
+
+def _bus_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in BUS_SCHEMES:
+        raise ValueError("begins with mqtt://, mqtts:// or unix://")
+    if parts.scheme == "unix":
+        if not parts.path.startswith("/"):
+            raise ValueError("names a socket by its absolute path: unix:///run/mosquitto.sock")
+    elif not parts.hostname:
+        raise ValueError("names no host: mqtt://HOST:1883")
+    else:
+        _ = parts.port  # raises where it is no port number
+    return url
+
+
+def _mac(text: str) -> str:
+    octets = text.lower().split(":")
+    if len(octets) != 6 or any(len(o) != 2 or not set(o) <= set("0123456789abcdef") for o in octets):
+        raise ValueError("is a MAC address such as 52:54:00:00:00:10")
+    if int(octets[0], 16) & 1:
+        raise ValueError("is a multicast address")
+    return text.lower()
+
+
+def _name(text: str) -> str:
+    if not text or not all(c.isalnum() or c in "-_." for c in text):
+        raise ValueError("is made of letters, digits, '-', '_' and '.'")  # it becomes part of a topic and a file name
+    return text
+
+
+def _imsi(digits: str) -> Imsi:
+    return Imsi(digits)
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Mac = Annotated[str, AfterValidator(_mac)]
+
+
+class Section(BaseModel):
+    """What all sections have in common: frozen, and no key that is not known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class SiteConfig(Section):
+    """Who and where this node is; both become part of its topics."""
+
+    name: Name = "site"
+    node: Name = "node"
+
+
+class BusConfig(Section):
+    """The MQTT broker. Without ``url`` the node starts an embedded one on loopback."""
+
+    url: Annotated[str, AfterValidator(_bus_url)] | None = None
+    username: str | None = None
+    password: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    embedded_port: int = Field(default=1883, ge=1, le=65535)
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("password and password_file exclude each other")
+        return self
+
+
+class PrivacyConfig(Section):
+    """``pseudonym``: no IMSI leaves the process. The key of the pseudonyms is made once, mode 0600, at ``key_file``."""
+
+    mode: Literal["pseudonym", "clear"] = "pseudonym"
+    key: str | None = None
+    key_file: Path = Path("/var/lib/mobiscud/pseudonym.key")
+
+
+class MonitorConfig(Section):
+    """What is watched."""
+
+    interfaces: tuple[str, ...] = ()
+    buffer_mib: int = Field(default=64, ge=1, le=1024)
+
+
+class CloudletConfig(Section):
+    """One edge site: which eNodeBs it stands beside, which node controls it, where its hypervisor takes guests."""
+
+    id: Name
+    node: Name
+    enb_ids: tuple[Annotated[int, Field(ge=0, le=0xFFF_FFFF)], ...]
+    migration_uri: str | None = None
+
+
+class SwitchConfig(Section):
+    """The switch of one cloudlet: a bump in the S1-U wire, and an OpenFlow bridge behind it."""
+
+    cloudlet: Name
+    bridge: str
+    openflow: str
+    enb_port: str
+    core_port: str
+    gi_port: str = "gi0"
+    gi_switch_port: str = "gi1"
+    pvm_port: str
+    peers: dict[str, str] = Field(default_factory=dict)
+    bpffs: Path = Path("/sys/fs/bpf")
+
+
+class HypervisorConfig(Section):
+    """The libvirt host of one cloudlet and the guests it runs."""
+
+    cloudlet: Name
+    uri: str = "qemu:///system"
+    bridge: str = "br-pvm"
+    kernel: Path
+    initrd: Path
+    memory_mib: int = Field(default=128, ge=64)
+    max_downtime_ms: int = Field(default=20, ge=1, le=2_000_000)
+    bandwidth_mib_s: int | None = Field(default=None, ge=1)
+    mode: Literal["auto", "pre_copy", "post_copy"] = "auto"
+
+
+class PvmConfig(Section):
+    """A personal VM; address and MAC are its own for ever."""
+
+    id: Name
+    address: IPv4Address
+    mac: Mac
+
+
+class SubscriberConfig(Section):
+    """Whose traffic is offloaded: a subscriber by IMSI or by UE key, and the personal VM."""
+
+    imsi: Annotated[str, AfterValidator(_imsi)] | None = None
+    ue: Annotated[str, Field(pattern=r"^ue-[0-9a-f]{16}$")] | None = None
+    pvm: PvmConfig
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if (self.imsi is None) == (self.ue is None):
+            raise ValueError("needs either imsi or ue")
+        return self
+
+    def personal_vm(self) -> Pvm:
+        """The VM as the rest of the program knows it."""
+        return Pvm(PvmId(self.pvm.id), str(self.pvm.address), self.pvm.mac)
+
+
+class OffloadConfig(Section):
+    """Who is offloaded, and the network the personal VMs live in: ``gateway`` is its router's address and prefix."""
+
+    gateway: IPv4Interface = IPv4Interface("172.16.0.1/16")
+    gateway_mac: Mac = "02:4d:53:ff:ff:01"
+    subscribers: tuple[SubscriberConfig, ...] = ()
+
+
+class MigrationConfig(Section):
+    """When personal VMs follow their users: ``follow`` at once or after ``dwell_s`` in the new cell, or ``stay``."""
+
+    policy: Literal["follow", "stay"] = "follow"
+    dwell_s: float = Field(default=0.0, ge=0)
+
+
+class WebConfig(Section):
+    """The web console."""
+
+
+class MetricsConfig(Section):
+    """The metrics."""
+
+
+class Config(Section):
+    """The whole file."""
+
+    site: SiteConfig = SiteConfig()
+    bus: BusConfig = BusConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    monitor: MonitorConfig = MonitorConfig()
+    cloudlets: tuple[CloudletConfig, ...] = ()
+    switches: tuple[SwitchConfig, ...] = ()
+    hypervisors: tuple[HypervisorConfig, ...] = ()
+    offload: OffloadConfig = OffloadConfig()
+    migration: MigrationConfig = MigrationConfig()
+    web: WebConfig = WebConfig()
+    metrics: MetricsConfig = MetricsConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _privacy_in_one_word(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(raw.get("privacy"), str):
+            return {**raw, "privacy": {"mode": raw["privacy"]}}
+        return raw
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        problems = list(_repeated("cloudlets: id", (c.id for c in self.cloudlets)))
+        known = {c.id for c in self.cloudlets}
+        enbs = [str(e) for c in self.cloudlets for e in c.enb_ids]
+        problems += _repeated("cloudlets: enb_ids", enbs)
+        problems += _repeated("offload.subscribers: pvm id", (s.pvm.id for s in self.offload.subscribers))
+        problems += _repeated(
+            "offload.subscribers: pvm address", (str(s.pvm.address) for s in self.offload.subscribers)
+        )
+        for kind, sections in (("switches", self.switches), ("hypervisors", self.hypervisors)):
+            for section in sections:
+                if section.cloudlet not in known:
+                    problems.append(f"{kind}: cloudlet {section.cloudlet!r} is not among cloudlets")
+        for switch in self.switches:
+            problems += [f"switches: peer {p!r} is not among cloudlets" for p in switch.peers if p not in known]
+        problems += [
+            f"offload.subscribers: {s.pvm.address} is outside {self.offload.gateway.network}"
+            for s in self.offload.subscribers
+            if s.pvm.address not in self.offload.gateway.network
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def cloudlet(self, name: CloudletId | str) -> CloudletConfig:
+        """The section of one cloudlet.
+
+        :raises ConfigError: there is none of that name
+        """
+        for cloudlet in self.cloudlets:
+            if cloudlet.id == name:
+                return cloudlet
+        raise ConfigError(f"cloudlets: there is no {name!r}")
+
+    def own_cloudlets(self) -> tuple[CloudletConfig, ...]:
+        """The cloudlets that this node controls."""
+        return tuple(c for c in self.cloudlets if c.node == self.site.node)
+
+    def subscribers(self, key_of: Mapping[Imsi, UeKey]) -> dict[UeKey, Pvm]:
+        """The personal VM of every subscriber, by UE key."""
+        return {
+            UeKey(s.ue) if s.ue is not None else key_of[Imsi(s.imsi or "")]: s.personal_vm()
+            for s in self.offload.subscribers
+        }
+
+
+def _repeated(what: str, names: Any) -> list[str]:
+    seen: set[str] = set()
+    again: list[str] = []
+    for name in names:
+        if name in seen:
+            again.append(f"{what} {name!r} appears twice")
+        seen.add(name)
+    return again
+
+
+def parse(text: str) -> Config:
+    """Read the YAML text of a configuration.
+
+    :raises ConfigError: with one line for every wrong key, ``path: why``
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from error
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise ConfigError("not a mapping of sections at the top")
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError([_problem(e["loc"], e["type"], e["msg"]) for e in error.errors()]) from error
+
+
+def _problem(where: tuple[int | str, ...], kind: str, message: str) -> str:
+    path = ""
+    for step in where:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
+    if kind == "extra_forbidden":
+        message = "there is no such key"
+    return f"{path or 'configuration'}: {message.removeprefix('Value error, ')}"
+
+
+def load(path: Path) -> Config:
+    """Read and parse a configuration file.
+
+    :raises ConfigError: unreadable, or wrong
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {os.strerror(error.errno or 0)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text") from error
+    return parse(text)
