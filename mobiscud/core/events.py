@@ -215,14 +215,21 @@ class MonitorDesynchronised(Event):
     ue_ip: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where something was lost. ``reason``: ``kernel``, ``tsn_gap``, ``spool`` or ``limit``."""
+
+    interface: str | None
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorDropped(Event):
-    """Something was lost on the way to us. ``reason``: ``kernel``, ``tsn_gap``, ``spool`` or ``limit``."""
+    """Something was lost on the way to us."""
 
     TYPE: ClassVar[str] = "monitor.dropped"
     count: int
-    interface: str | None
-    reason: str
+    where: Where
 
 
 # --- what the controllers did ------------------------------------------------------------------------------------

@@ -1,0 +1,244 @@
+"""Events as CloudEvents 1.0 in JSON, and back.
+
+The ``data`` of an event is its dataclass, field by field, in the forms of the contract: TEIDs, cells and tracking
+areas as hex strings, unknown values as ``null``. How a class is written and read is worked out once a class, from
+its annotations, so that a new event needs no line here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Final, NewType, Union, get_args, get_origin, get_type_hints
+
+from mobiscud.core import events
+from mobiscud.core.errors import DecodeError
+from mobiscud.core.events import Event
+from mobiscud.core.ids import CellId, Gummei, Tac, Teid
+
+CONTENT_TYPE: Final = "application/cloudevents+json"
+TYPE_PREFIX: Final = "org.mobiscud."
+SCHEMA_PREFIX: Final = "urn:mobiscud:schema:v1:"
+
+_ENVELOPE: Final = frozenset({"at", "origin"})
+_HEX: Final = (Teid, CellId, Tac)
+_RENAMED: Final[Mapping[type, Mapping[str, str]]] = {Gummei: {"mme_group_id": "group_id", "mme_code": "code"}}
+
+Json = dict[str, Any]
+Convert = Callable[[Any], Any]
+
+
+EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
+    cls.TYPE: cls
+    for cls in vars(events).values()
+    if isinstance(cls, type) and issubclass(cls, Event) and "TYPE" in vars(cls)
+}
+"""Every event class by its type, without the ``org.mobiscud.`` prefix."""
+
+
+class Envelopes:
+    """Wraps the events of one source into CloudEvents; counts ``sequence`` up for each subject."""
+
+    def __init__(self, source: str, *, show_imsi: bool = False) -> None:
+        """``source`` is ``/mobiscud/SITE/monitor`` or ``.../controller``."""
+        self._source = source
+        self._show_imsi = show_imsi
+        self._sequence: defaultdict[str | None, int] = defaultdict(int)
+
+    def wrap(self, event: Event) -> Json:
+        """The event as a CloudEvent: a dictionary ready for JSON."""
+        cls: Any = type(event)
+        data: Json = _writer(cls)(event)
+        if not self._show_imsi and "imsi" in data:
+            data["imsi"] = None
+        subject = data.get("ue")
+        self._sequence[subject] += 1
+        envelope: Json = {
+            "specversion": "1.0",
+            "id": hashlib.sha256(event.TYPE.encode() + b"\0" + event.origin).hexdigest()[:32],
+            "source": self._source,
+            "type": TYPE_PREFIX + event.TYPE,
+            "time": rfc3339(event.at),
+            "datacontenttype": "application/json",
+            "dataschema": SCHEMA_PREFIX + event.TYPE,
+            "sequence": f"{self._sequence[subject]:020d}",
+            "data": data,
+        }
+        if subject is not None:
+            envelope["subject"] = subject
+        return envelope
+
+    def forget(self, subject: str) -> None:
+        """Drop the count of a subject that will not come back."""
+        self._sequence.pop(subject, None)
+
+
+def encode(envelope: Json) -> bytes:
+    """One CloudEvent in structured mode, compact UTF-8."""
+    return json.dumps(envelope, separators=(",", ":")).encode()
+
+
+def decode(payload: bytes | str) -> Json:
+    """Read one CloudEvent in structured mode.
+
+    :raises DecodeError: no JSON object, or without the attributes that CloudEvents 1.0 demands
+    """
+    try:
+        envelope = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise DecodeError("not JSON") from error
+    if not isinstance(envelope, dict) or not all(
+        isinstance(envelope.get(name), str) for name in ("specversion", "id", "source", "type")
+    ):
+        raise DecodeError("not a CloudEvent")
+    return envelope
+
+
+def unwrap(envelope: Json) -> Event | None:
+    """The event inside a CloudEvent; None for a type that this version does not know.
+
+    :raises DecodeError: ``data`` or ``time`` is not what the type says
+    """
+    cls = EVENT_TYPES.get(str(envelope.get("type")).removeprefix(TYPE_PREFIX))
+    if cls is None:
+        return None
+    hashable: Any = cls
+    read = _reader(hashable)
+    try:
+        values = read(envelope["data"])
+        at = nanoseconds(envelope["time"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DecodeError(f"{cls.TYPE}: {error}") from error
+    return cls(at=at, origin=str(envelope["id"]).encode(), **values)
+
+
+def rfc3339(at: int) -> str:
+    """Nanoseconds since the epoch as RFC 3339, UTC, microseconds."""
+    seconds, nanoseconds_ = divmod(at, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanoseconds_ // 1000)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def nanoseconds(text: str) -> int:
+    """The reverse of :func:`rfc3339`.
+
+    :raises ValueError: no RFC 3339 time, or one without an offset
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time without an offset")
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
+# How values are written ------------------------------------------------------------------------------------------
+
+
+@cache
+def _writer(cls: Any) -> Convert:
+    """A function that writes an instance of a dataclass as a dictionary."""
+    hints = get_type_hints(cls)
+    renamed = _RENAMED.get(cls, {})
+    parts = [
+        (f.name, renamed.get(f.name, f.name), _write_as(hints[f.name]))
+        for f in fields(cls)
+        if not (issubclass(cls, Event) and f.name in _ENVELOPE)
+    ]
+
+    def write(value: Any) -> Json:
+        return {shown: convert(getattr(value, name)) for name, shown, convert in parts}
+
+    return write
+
+
+def _write_as(hint: Any) -> Convert:
+    inner, optional = _split_optional(hint)
+    if get_origin(inner) is tuple:
+        one = _write_as(get_args(inner)[0])
+        return lambda value: [one(item) for item in value]
+    if is_dataclass(inner) and isinstance(inner, type):
+        write = _writer(inner)
+        return (lambda value: None if value is None else write(value)) if optional else write
+    if inner in _HEX or (isinstance(inner, type) and issubclass(inner, str)):
+        return (lambda value: None if value is None else str(value)) if optional else str
+    return _as_it_is
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+# How values are read ---------------------------------------------------------------------------------------------
+
+
+@cache
+def _reader(cls: Any) -> Convert:
+    """A function that reads a dictionary into keyword arguments (an event) or an instance (all else)."""
+    hints = get_type_hints(cls)
+    renamed = _RENAMED.get(cls, {})
+    is_event = issubclass(cls, Event)
+    parts = [
+        (f.name, renamed.get(f.name, f.name), _read_as(hints[f.name]))
+        for f in fields(cls)
+        if not (is_event and f.name in _ENVELOPE)
+    ]
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise TypeError(f"{cls.__name__} is an object, not {type(value).__name__}")
+        found = {name: convert(value.get(shown)) for name, shown, convert in parts}
+        return found if is_event else cls(**found)
+
+    return read
+
+
+def _read_as(hint: Any) -> Convert:
+    inner, optional = _split_optional(hint)
+    convert = _read_present(inner)
+
+    def read(value: Any) -> Any:
+        if value is None:
+            if not optional:
+                raise ValueError("a value is missing")
+            return None
+        return convert(value)
+
+    return read
+
+
+def _read_present(inner: Any) -> Convert:
+    if isinstance(inner, NewType):
+        inner = inner.__supertype__
+    if get_origin(inner) is tuple:
+        one = _read_as(get_args(inner)[0])
+        return lambda value: tuple(one(item) for item in _checked(list, value))
+    if is_dataclass(inner) and isinstance(inner, type):
+        return _reader(inner)
+    if inner in _HEX:
+        return lambda value: inner(int(_checked(str, value), 16))
+    if inner is float:
+        return lambda value: float(_checked((int, float), value))
+    if issubclass(inner, int):
+        return lambda value: inner(_checked(int, value))
+    if issubclass(inner, str | Enum):
+        return lambda value: inner(_checked(str, value))
+    raise TypeError(f"no way to read a {inner}")
+
+
+def _checked(kind: type | tuple[type, ...], value: Any) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.40} is of the wrong kind")
+    return value
+
+
+def _split_optional(hint: Any) -> tuple[Any, bool]:
+    if get_origin(hint) in (Union, UnionType):
+        present = [a for a in get_args(hint) if a is not NoneType]
+        return present[0], len(present) < len(get_args(hint))
+    return hint, False
