@@ -1,0 +1,265 @@
+"""The testbed of the MobiScud paper (its figure 5): as data, and built of network namespaces.
+
+    ue ==4 ms== enb1..3 --- c1..3 ==5 ms== mtso --- core ==18 ms== pgw ==8 ms== inet
+                             c1 ==2 ms== c2 ==2 ms== c3
+
+A cloudlet stands beside its eNodeB, a transparent bump in the S1 wire: eNodeBs, MME and S-GW are one Ethernet segment
+that meets in the MTSO's bridge. Delays are one way. A link with a delay runs through the namespace ``delay``
+(``testbed.delay``); the others are plain veth pairs. ``mgmt`` joins cloudlets and core for the bus, the controllers
+and the migrations, beside the network under test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from testbed import netns
+from testbed.delay import DelayLink, DelayLinks, DirectionStats, Engine
+
+MME_S1: Final = "10.0.0.1"
+SGW_S1: Final = "10.0.0.2"
+MME_S11: Final = "10.1.0.1"
+SGW_S11: Final = "10.1.0.2"
+SGW_S5: Final = "10.0.1.1"
+PGW_S5: Final = "10.0.1.2"
+PGW_SGI: Final = "192.0.2.1"
+INTERNET_SGI: Final = "192.0.2.2"
+INTERNET_SERVER: Final = "198.51.100.8"
+"""A public server, in the addresses RFC 5737 sets aside; it answers ping."""
+UE_POOL: Final = "45.45.0.0/16"
+BROKER_MGMT: Final = "10.90.0.254"
+CORE_MGMT: Final = "10.90.0.10"
+
+ACCESS_MTU: Final = 1500
+TRANSPORT_MTU: Final = 2000
+"""Room for a whole UE packet in GTP-U, as operators' transport networks have it: nothing needs fragments."""
+
+DELAY_NODE: Final = "delay"
+
+
+def enb_s1(number: int) -> str:
+    """The S1 address (signalling and user plane) of eNodeB ``number``, from 1."""
+    return f"10.0.0.{10 + number}"
+
+
+def cloudlet_mgmt(number: int) -> str:
+    """The management address of cloudlet ``number``, from 1."""
+    return f"10.90.0.{number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delays:
+    """One way, in milliseconds; the defaults are the paper's."""
+
+    ue_enb: float = 4.0
+    enb_mtso: float = 5.0
+    sgw_pgw: float = 18.0
+    pgw_internet: float = 8.0
+    enb_enb: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One end of a link: a device in a node. ``addresses`` with prefix length."""
+
+    node: str
+    device: str
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A wire between two ports."""
+
+    name: str
+    a: Port
+    b: Port
+    delay_ms: float = 0.0
+    mtu: int = TRANSPORT_MTU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A network namespace. ``bridges``: device -> ports; ``routes`` as ``ip route add`` takes them."""
+
+    name: str
+    addresses: tuple[tuple[str, str], ...] = ()
+    bridges: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    routes: tuple[str, ...] = ()
+    forwards: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Nodes and the links between them."""
+
+    nodes: tuple[Node, ...]
+    links: tuple[Link, ...]
+
+    def devices(self, node: str) -> list[str]:
+        """The devices of links that end in a node."""
+        return [port.device for link in self.links for port in (link.a, link.b) if port.node == node]
+
+
+def paper_topology(delays: Delays | None = None, cloudlets: int = 3) -> Topology:
+    """The paper's network, with a chain of ``cloudlets`` sites (three in the paper)."""
+    delays = delays or Delays()
+    sites = range(1, cloudlets + 1)
+    links: list[Link] = []
+    for k in sites:
+        links += [
+            Link(f"uu{k}", Port("ue", f"uu{k}"), Port(f"enb{k}", "uu0"), delays.ue_enb, ACCESS_MTU),
+            Link(f"s1-{k}", Port(f"enb{k}", "s1", (f"{enb_s1(k)}/24",)), Port(f"c{k}", "enb")),
+            Link(f"core-{k}", Port(f"c{k}", "core"), Port("mtso", f"c{k}"), delays.enb_mtso),
+            Link(f"gi-{k}", Port(f"c{k}", "gi0"), Port(f"c{k}", "gi1")),
+            Link(f"pvm-{k}", Port(f"c{k}", "pvm0"), Port(f"c{k}", "pvm1"), mtu=ACCESS_MTU),
+            Link(f"mgmt-{k}", Port(f"c{k}", "mgmt0", (f"{cloudlet_mgmt(k)}/24",)), Port("mgmt", f"c{k}")),
+        ]
+    links += [
+        Link(f"isl-{k}", Port(f"c{k}", f"isl-c{k + 1}"), Port(f"c{k + 1}", f"isl-c{k}"), delays.enb_enb)
+        for k in sites[:-1]
+    ]
+    links += [
+        Link("s1-core", Port("mtso", "core"), Port("core", "s1", (f"{MME_S1}/24", f"{SGW_S1}/24"))),
+        Link("s5", Port("core", "s5", (f"{SGW_S5}/24",)), Port("pgw", "s5", (f"{PGW_S5}/24",)), delays.sgw_pgw),
+        Link(
+            "sgi",
+            Port("pgw", "sgi", (f"{PGW_SGI}/24",)),
+            Port("inet", "sgi", (f"{INTERNET_SGI}/24",)),
+            delays.pgw_internet,
+        ),
+        Link("mgmt-core", Port("core", "mgmt0", (f"{CORE_MGMT}/24",)), Port("mgmt", "core")),
+    ]
+    site_ports = tuple(f"c{k}" for k in sites)
+    nodes = (
+        Node(name="ue"),
+        *(Node(name=f"enb{k}") for k in sites),
+        *(Node(name=f"c{k}") for k in sites),
+        Node(name="mtso", bridges=(("br-s1", (*site_ports, "core")),)),
+        Node(name="core", addresses=(("lo", f"{MME_S11}/32"), ("lo", f"{SGW_S11}/32"))),
+        Node(name="pgw", routes=(f"default via {INTERNET_SGI}",), forwards=True),
+        Node(name="inet", addresses=(("lo", f"{INTERNET_SERVER}/32"),), routes=(f"{UE_POOL} via {PGW_SGI}",)),
+        Node(name="mgmt", addresses=(("br-mgmt", f"{BROKER_MGMT}/24"),), bridges=(("br-mgmt", (*site_ports, "core")),)),
+    )
+    return Topology(nodes, tuple(links))
+
+
+@dataclass(slots=True)
+class RunningTopology:
+    """A topology made real, in namespaces called ``ms-RUN-NODE``; ``directory`` takes the delay node's files."""
+
+    topology: Topology
+    run: str
+    directory: Path
+    engine: Engine | None = None
+    """Force an engine for the delays; by default netem where the kernel has it."""
+    _delays: DelayLinks | None = field(default=None, init=False)
+    _up: bool = field(default=False, init=False)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of this run's namespaces begin with."""
+        return namespace_prefix(self.run)
+
+    @property
+    def delay_engine(self) -> Engine | None:
+        """What makes the delays; ``None`` while the network is down."""
+        return self._delays.engine if self._delays else None
+
+    def namespace(self, node: str) -> str:
+        """The namespace of a node."""
+        return self.prefix + node
+
+    def netns_path(self, node: str) -> Path:
+        """The handle of a node's namespace."""
+        return netns.path(self.namespace(node))
+
+    async def up(self) -> None:
+        """Build everything; harmless when it stands. Whatever goes wrong, nothing half-built is left."""
+        if self._up:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            await self._remove_namespaces()
+            await self._build()
+        except BaseException:
+            await asyncio.shield(self.down())
+            raise
+        self._up = True
+
+    async def down(self) -> list[DirectionStats]:
+        """Take everything down; harmless when it is down. Returns what the delay node counted."""
+        self._up = False
+        delays, self._delays = self._delays, None
+        try:
+            return await delays.stop() if delays else []
+        finally:
+            await self._remove_namespaces()
+
+    async def _remove_namespaces(self) -> None:
+        await netns.delete(await netns.existing(self.prefix))
+
+    async def _build(self) -> None:
+        await netns.create(self.namespace(name) for name in (*(node.name for node in self.topology.nodes), DELAY_NODE))
+        await netns.ip_batch(line for link in self.topology.links for line in self._wires(link))
+        await asyncio.gather(*(self._configure(node) for node in self.topology.nodes), self._configure_delays())
+        # Routes need the far ends up.
+        for node in self.topology.nodes:
+            if node.routes:
+                await netns.ip_batch((f"route add {route}" for route in node.routes), self.namespace(node.name))
+
+    def _wires(self, link: Link) -> Iterator[str]:
+        """The veth pairs of a link: one, or two that meet in the delay namespace."""
+        ends = [(self.namespace(port.node), port.device) for port in (link.a, link.b)]
+        macs = [netns.stable_mac(port.node, port.device) for port in (link.a, link.b)]
+        if link.delay_ms == 0:
+            yield netns.veth(ends[0], ends[1], mtu=link.mtu, a_mac=macs[0], b_mac=macs[1])
+            return
+        inside = self.namespace(DELAY_NODE)
+        for end, mac, device in zip(ends, macs, _delay_devices(link), strict=True):
+            yield netns.veth(end, (inside, device), mtu=link.mtu, a_mac=mac)
+
+    async def _configure(self, node: Node) -> None:
+        devices = self.topology.devices(node.name)
+        ports = [port for link in self.topology.links for port in (link.a, link.b) if port.node == node.name]
+        lines: list[str] = []
+        for bridge, members in node.bridges:
+            lines.append(
+                f"link add name {bridge} address {netns.stable_mac(node.name, bridge)} type bridge mcast_snooping 0"
+            )
+            lines += [f"link set {member} master {bridge}" for member in members]
+            lines.append(f"link set {bridge} up")
+        lines += [f"address add {address} dev {port.device}" for port in ports for address in port.addresses]
+        lines += [f"address add {address} dev {device}" for device, address in node.addresses]
+        lines += [f"link set {device} up" for device in devices]
+        script = "set -e\n" + netns.offloads_off(devices)
+        if node.forwards:
+            script += "echo 1 > /proc/sys/net/ipv4/ip_forward\n"
+        script += "ip -batch - <<'.'\n" + "\n".join(lines) + "\n.\n"
+        await netns.run_in(self.namespace(node.name), "sh", stdin=script)
+
+    async def _configure_delays(self) -> None:
+        delayed = [link for link in self.topology.links if link.delay_ms > 0]
+        namespace = self.namespace(DELAY_NODE)
+        devices = [device for link in delayed for device in _delay_devices(link)]
+        script = "set -e\n" + netns.offloads_off(devices) + "".join(f"ip link set {device} up\n" for device in devices)
+        await netns.run_in(namespace, "sh", stdin=script)
+        links = [
+            DelayLink(name=link.name, a=a, b=b, delay_ms=link.delay_ms)
+            for link, (a, b) in ((link, _delay_devices(link)) for link in delayed)
+        ]
+        self._delays = DelayLinks(namespace, links, self.directory)
+        await self._delays.start(self.engine)
+
+
+def namespace_prefix(run: str) -> str:
+    """What the names of a run's namespaces begin with."""
+    return f"ms-{run}-"
+
+
+def _delay_devices(link: Link) -> tuple[str, str]:
+    return f"{link.name}-a", f"{link.name}-b"
