@@ -1,0 +1,151 @@
+"""Question and answer between controllers, over the bus, with a deadline.
+
+A request is JSON on the asked node's topic: ``{"correlation", "reply_to", "deadline", "epoch", "body"}``; the answer,
+on ``reply_to``: ``{"correlation", "ok", "body" | "error"}``. Requests are safe to repeat: an answer that was given is
+given again for the same correlation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import structlog
+
+from mobiscud.bus import topics
+from mobiscud.core.errors import AdapterError, MobiScudError
+
+Json = dict[str, Any]
+Answerer = Callable[[Json], Awaitable[Json]]
+"""Takes the body of a request, returns that of the answer; a MobiScudError becomes the answer's ``error``."""
+
+REMEMBERED: Final = 1024
+MAX_PENDING: Final = 4096
+
+log = structlog.get_logger(__name__)
+
+
+class Bus(Protocol):
+    """What is needed of the bus."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, content_type: str | None = None) -> None: ...
+
+    async def subscribe(self, topic_filter: str, handler: Callable[[str, bytes], None]) -> Callable[[], None]: ...
+
+
+class Requests:
+    """Asks other nodes, and answers them."""
+
+    def __init__(self, bus: Bus, site: str, node: str) -> None:
+        self._bus = bus
+        self._site = site
+        self._node = node
+        self._epoch = time.time_ns()
+        self._waiting: dict[str, asyncio.Future[Json]] = {}
+        self._answerers: dict[str, Answerer] = {}
+        self._answers: OrderedDict[str, bytes] = OrderedDict()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        """Take requests and answers from now on."""
+        await self._bus.subscribe(topics.reply(self._site, self._node), self._on_reply)
+        await self._bus.subscribe(topics.request(self._site, self._node, "+"), self._on_request)
+
+    async def stop(self) -> None:
+        """End what is being answered."""
+        for task in tuple(self._tasks.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def answer(self, name: str, answerer: Answerer) -> None:
+        """Answer requests called ``name``."""
+        self._answerers[name] = answerer
+
+    async def ask(self, node: str, name: str, body: Json, *, timeout_s: float) -> Json:
+        """Ask another node and wait for its answer.
+
+        :raises AdapterError: it refused, or was silent until the deadline
+        """
+        if len(self._waiting) >= MAX_PENDING:
+            raise AdapterError(f"{node} {name}: too many requests wait for an answer")
+        correlation = uuid.uuid4().hex
+        future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        self._waiting[correlation] = future
+        request = {
+            "correlation": correlation,
+            "reply_to": topics.reply(self._site, self._node),
+            "deadline": time.time() + timeout_s,
+            "epoch": self._epoch,
+            "body": body,
+        }
+        self._bus.publish(topics.request(self._site, node, name), json.dumps(request).encode())
+        try:
+            reply = await asyncio.wait_for(future, timeout_s)
+        except TimeoutError:
+            raise AdapterError(f"{node} gave no answer to {name} within {timeout_s:g} s") from None
+        finally:
+            del self._waiting[correlation]
+        if not reply.get("ok"):
+            raise AdapterError(f"{node} refused {name}: {reply.get('error')}")
+        answer = reply.get("body")
+        return answer if isinstance(answer, dict) else {}
+
+    def _on_reply(self, topic: str, payload: bytes) -> None:
+        reply = _object(payload)
+        future = self._waiting.get(str(reply.get("correlation")))
+        if future is not None and not future.done():
+            future.set_result(reply)
+
+    def _on_request(self, topic: str, payload: bytes) -> None:
+        request = _object(payload)
+        name = topic.rpartition("/")[2]
+        correlation, reply_to = request.get("correlation"), request.get("reply_to")
+        deadline, body = request.get("deadline"), request.get("body")
+        if not (
+            isinstance(correlation, str)
+            and isinstance(reply_to, str)
+            and isinstance(deadline, int | float)
+            and isinstance(body, dict)
+            and name in self._answerers
+        ):
+            log.warning("request not understood", request=name)
+            return
+        if correlation in self._answers:
+            self._bus.publish(reply_to, self._answers[correlation])
+        elif correlation not in self._tasks and len(self._tasks) < MAX_PENDING:
+            task = asyncio.create_task(
+                self._respond(name, correlation, reply_to, deadline, body), name=f"answer-{name}"
+            )
+            self._tasks[correlation] = task
+            task.add_done_callback(lambda _: self._tasks.pop(correlation, None))
+
+    async def _respond(self, name: str, correlation: str, reply_to: str, deadline: float, body: Json) -> None:
+        reply: Json = {"correlation": correlation, "ok": False}
+        if deadline < time.time():
+            reply["error"] = "the deadline had passed"
+        else:
+            try:
+                reply |= {"ok": True, "body": await self._answerers[name](body)}
+            except MobiScudError as error:
+                reply["error"] = str(error)
+            except Exception:
+                log.exception("answering failed", request=name)
+                reply["error"] = "internal error"
+        payload = json.dumps(reply).encode()
+        self._answers[correlation] = payload
+        while len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)
+        self._bus.publish(reply_to, payload)
+
+
+def _object(payload: bytes) -> Json:
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
