@@ -1,0 +1,93 @@
+"""A personal VM as a libvirt domain. Pure: values in, XML out (libvirt.org/formatdomain.html)."""
+
+from __future__ import annotations
+
+import uuid
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Final
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from migration.verdict import Accelerator, HypervisorFacts
+from mobiscud.core.config import HypervisorConfig
+from mobiscud.core.edge import Pvm
+
+GUEST_MTU: Final = 1464
+"""Leaves 36 octets of a 1500 octet link for IPv4, UDP and GTP-U, so that no packet of the guest needs fragments."""
+
+_NAMESPACE: Final = uuid.UUID("6a2ecbb5-3d5f-5a0b-9d7c-5d1c8f8a4b1e")
+
+_OFFLOADS_OF_THE_HOST: Final = ("csum", "gso", "tso4", "tso6", "ecn", "ufo", "mrg_rxbuf")
+_OFFLOADS_OF_THE_GUEST: Final = ("csum", "tso4", "tso6", "ecn", "ufo")
+
+
+def domain_uuid(pvm: Pvm) -> uuid.UUID:
+    """Give the one UUID of a PVM: a hypervisor that has it already refuses a second."""
+    return uuid.uuid5(_NAMESPACE, pvm.id)
+
+
+def domain_xml(pvm: Pvm, config: HypervisorConfig, gateway: IPv4Interface, facts: HypervisorFacts) -> str:
+    """Describe the PVM as its host is to run it: diskless, one virtio NIC on the cloudlet's bridge, a serial log.
+
+    The kernel and the initramfs are at the same path on every cloudlet, since a migration takes the paths along.
+
+    :param gateway: address and prefix of the router in the PVMs' network
+    """
+    domain = Element("domain", type="kvm" if facts.accelerator is Accelerator.KVM else "qemu")
+    _text(domain, "name", pvm.id)
+    _text(domain, "uuid", str(domain_uuid(pvm)))
+    _text(domain, "memory", str(config.memory_mib), unit="MiB")
+    _text(domain, "vcpu", "1")
+
+    boot = SubElement(domain, "os")
+    _text(boot, "type", "hvm", arch="x86_64", machine=facts.machine)
+    _text(boot, "kernel", str(config.kernel))
+    _text(boot, "initrd", str(config.initrd))
+    _text(boot, "cmdline", _command_line(pvm, gateway))
+
+    features = SubElement(domain, "features")
+    SubElement(features, "acpi")
+    SubElement(features, "apic")
+    SubElement(domain, "clock", offset="utc")
+    # A guest that reboots or crashes has lost its memory: it must end, so that it cannot pass for the same one.
+    for ending in ("on_poweroff", "on_reboot", "on_crash"):
+        _text(domain, ending, "destroy")
+
+    devices = SubElement(domain, "devices")
+    _text(devices, "emulator", facts.emulator)
+    SubElement(devices, "controller", type="usb", model="none")
+    devices.append(_network_card(pvm, config.bridge))
+    serial = SubElement(devices, "serial", type="file")
+    SubElement(serial, "source", path=f"/var/log/libvirt/qemu/{pvm.id}-serial.log", append="on")
+    SubElement(devices, "memballoon", model="none")
+    ElementTree.indent(domain)
+    return ElementTree.tostring(domain, encoding="unicode")
+
+
+def _command_line(pvm: Pvm, gateway: IPv4Interface) -> str:
+    address = f"{IPv4Address(pvm.address)}/{gateway.network.prefixlen}"
+    return " ".join(
+        (
+            "console=ttyS0 quiet",
+            "panic=0",  # stay dead, and be seen to be
+            "init_on_free=1",  # zeroed pages need no copying
+            f"pvm.addr={address} pvm.gw={gateway.ip} pvm.mtu={GUEST_MTU}",
+        )
+    )
+
+
+def _network_card(pvm: Pvm, bridge: str) -> Element:
+    """Describe a NIC whose packets are whole on the wire: a userspace switch finishes no checksums."""
+    card = Element("interface", type="bridge")
+    SubElement(card, "source", bridge=bridge)
+    SubElement(card, "mac", address=pvm.mac)
+    SubElement(card, "model", type="virtio")
+    driver = SubElement(card, "driver", name="qemu")
+    SubElement(driver, "host", dict.fromkeys(_OFFLOADS_OF_THE_HOST, "off"))
+    SubElement(driver, "guest", dict.fromkeys(_OFFLOADS_OF_THE_GUEST, "off"))
+    SubElement(card, "rom", enabled="no")
+    return card
+
+
+def _text(parent: Element, tag: str, text: str, **attributes: str) -> None:
+    SubElement(parent, tag, attributes).text = text

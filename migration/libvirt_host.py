@@ -1,0 +1,325 @@
+"""The adapter to libvirt and QEMU: a PVM is a transient domain of the same name."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from xml.etree import ElementTree
+
+import libvirt
+
+from migration.domain_xml import domain_xml
+from migration.errors import HypervisorLostError
+from migration.hypervisor import CopyStatistics, MigrationOrder, Observer
+from migration.lifecycle import Notice, PvmResumed, PvmState, PvmStopped, PvmSuspended, StopReason
+from migration.threads import hand_over, in_thread, run_libvirt_events
+from migration.verdict import Accelerator, HypervisorFacts, MigrationMode
+from mobiscud.core.config import HypervisorConfig
+from mobiscud.core.edge import Pvm
+from mobiscud.core.errors import AdapterError
+from mobiscud.core.ids import PvmId
+
+Result = TypeVar("Result")
+
+CPUINFO: Final = Path("/proc/cpuinfo")
+KEEPALIVE_INTERVAL_S: Final = 1
+KEEPALIVE_COUNT: Final = 3
+STATISTICS_GRACE_S: Final = 0.5
+"""How long the final statistics, an event, may come after the call that they belong to."""
+
+MOVING: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED, libvirt.VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY})
+ARRIVED: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED, libvirt.VIR_DOMAIN_EVENT_RESUMED_POSTCOPY})
+STOP_REASONS: Final[Mapping[int, StopReason]] = {
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: StopReason.SHUTDOWN,
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED: StopReason.DESTROYED,
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: StopReason.CRASHED,
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED: StopReason.MIGRATED,
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: StopReason.SAVED,
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: StopReason.FAILED,
+}
+CONNECTION_LOST: Final = frozenset(
+    {
+        libvirt.VIR_ERR_NO_CONNECT,
+        libvirt.VIR_ERR_INVALID_CONN,
+        libvirt.VIR_ERR_RPC,
+        libvirt.VIR_ERR_SYSTEM_ERROR,
+    }
+)
+CLOSE_REASONS: Final[Mapping[int, str]] = {
+    libvirt.VIR_CONNECT_CLOSE_REASON_ERROR: "input or output error",
+    libvirt.VIR_CONNECT_CLOSE_REASON_EOF: "libvirtd closed it",
+    libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE: "libvirtd does not answer",
+}
+
+
+def notice_of(pvm_id: PvmId, at_ns: int, event: int, detail: int) -> Notice | None:
+    """Translate a lifecycle event; ``None`` for one that tells nothing about where the guest executes."""
+    match event:
+        case libvirt.VIR_DOMAIN_EVENT_SUSPENDED:
+            return PvmSuspended(pvm_id, at_ns, migrating=detail in MOVING)
+        case libvirt.VIR_DOMAIN_EVENT_RESUMED:
+            return PvmResumed(pvm_id, at_ns, migrated=detail in ARRIVED)
+        case libvirt.VIR_DOMAIN_EVENT_STOPPED:
+            return PvmStopped(pvm_id, at_ns, STOP_REASONS.get(detail, StopReason.UNKNOWN))
+        case _:
+            return None
+
+
+class LibvirtHypervisor:
+    """A libvirtd with QEMU, at ``config.uri``."""
+
+    def __init__(self, config: HypervisorConfig, gateway: IPv4Interface) -> None:
+        self._config = config
+        self._gateway = gateway
+        self._connection: Any = None
+        self._callbacks: list[int] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._observer: Observer | None = None
+        self._facts: HypervisorFacts | None = None
+        self._final_statistics: dict[PvmId, asyncio.Future[CopyStatistics]] = {}
+
+    async def connect(self, observer: Observer) -> HypervisorFacts:
+        """Connect, and hear of every event from now on."""
+        run_libvirt_events()
+        await self.close()
+        self._loop = asyncio.get_running_loop()
+        self._observer = observer
+        self._facts = await self._call("connect", self._open)
+        return self._facts
+
+    async def close(self) -> None:
+        """Disconnect. What libvirt says while doing so is of no interest: the connection may be broken already."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        callbacks, self._callbacks = self._callbacks, []
+
+        def disconnect() -> None:
+            for undo in (
+                *((lambda number=number: connection.domainEventDeregisterAny(number)) for number in callbacks),
+                connection.unregisterCloseCallback,
+                connection.close,
+            ):
+                try:
+                    undo()
+                except libvirt.libvirtError:
+                    pass
+
+        await in_thread("libvirt-close", disconnect)
+
+    async def boot(self, pvm: Pvm) -> None:
+        """Create a transient domain: nothing of it is left when it ends."""
+        assert self._facts is not None
+        description = domain_xml(pvm, self._config, self._gateway, self._facts)
+        await self._call(f"start {pvm.id}", lambda: self._open_connection().createXML(description, 0))
+
+    async def destroy(self, pvm_id: PvmId) -> None:
+        """Kill the domain's QEMU."""
+
+        def destroy() -> None:
+            domain = self._find(pvm_id)
+            if domain is None:
+                return
+            try:
+                domain.destroy()
+            except libvirt.libvirtError as error:
+                if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+                    raise
+
+        await self._call(f"stop {pvm_id}", destroy)
+
+    async def state(self, pvm_id: PvmId) -> PvmState:
+        """Ask libvirt, which asks nobody: it is told by QEMU."""
+        return (await self.states()).get(pvm_id, PvmState.ABSENT)
+
+    async def states(self) -> dict[PvmId, PvmState]:
+        """List the active domains."""
+
+        def ask() -> dict[PvmId, PvmState]:
+            found = {}
+            for domain in self._open_connection().listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+                try:
+                    state, _ = domain.state()
+                except libvirt.libvirtError:
+                    continue  # it ended after the list was made
+                running = state in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED)
+                found[PvmId(domain.name())] = PvmState.RUNNING if running else PvmState.SUSPENDED
+            return found
+
+        return await self._call("list", ask)
+
+    async def migrate(self, order: MigrationOrder) -> CopyStatistics:
+        """Migrate peer to peer: the two libvirtds agree between themselves, and undo if one of them goes away."""
+        assert self._loop is not None
+        flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
+        parameters: dict[str, Any] = {}
+        if order.mode is MigrationMode.POST_COPY:
+            flags |= libvirt.VIR_MIGRATE_POSTCOPY
+        if order.bandwidth_mib_s is not None:
+            parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = order.bandwidth_mib_s
+            if order.mode is MigrationMode.POST_COPY:
+                parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = order.bandwidth_mib_s
+
+        def migrate() -> None:
+            domain = self._present(order.pvm_id)
+            if order.mode is MigrationMode.PRE_COPY:
+                domain.migrateSetMaxDowntime(order.max_downtime_ms)  # not taken along: set at every hop
+            domain.migrateToURI3(order.target, parameters, flags)
+
+        statistics = self._final_statistics[order.pvm_id] = self._loop.create_future()
+        try:
+            await self._call(f"migrate {order.pvm_id}", migrate)
+            try:
+                return await asyncio.wait_for(statistics, STATISTICS_GRACE_S)
+            except TimeoutError:
+                return CopyStatistics()
+        finally:
+            self._final_statistics.pop(order.pvm_id, None)
+
+    async def start_post_copy(self, pvm_id: PvmId) -> None:
+        """Let the guest change sides."""
+        await self._call(f"switch {pvm_id}", lambda: self._present(pvm_id).migrateStartPostCopy())
+
+    async def copy_statistics(self, pvm_id: PvmId) -> CopyStatistics | None:
+        """Ask for the job's statistics; a domain that left meanwhile has none."""
+
+        def ask() -> CopyStatistics | None:
+            domain = self._find(pvm_id)
+            if domain is None:
+                return None
+            try:
+                found = domain.jobStats()
+            except libvirt.libvirtError as error:
+                if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+                    return None
+                raise
+            if found.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
+                return None
+            return _statistics(found)
+
+        return await self._call(f"statistics of {pvm_id}", ask)
+
+    async def abort(self, pvm_id: PvmId) -> bool:
+        """Call the domain's job off."""
+
+        def abort() -> bool:
+            domain = self._find(pvm_id)
+            if domain is None:
+                return False
+            try:
+                domain.abortJob()
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
+                    return False
+                raise
+            return True
+
+        return await self._call(f"abort {pvm_id}", abort)
+
+    def _open(self) -> HypervisorFacts:
+        connection = libvirt.open(self._config.uri)
+        self._connection = connection
+        connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+        connection.registerCloseCallback(self._on_close, None)
+        for number, callback in (
+            (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
+            (libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, self._on_iteration),
+            (libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_job_completed),
+        ):
+            self._callbacks.append(connection.domainEventRegisterAny(None, number, callback, None))
+        return _facts_of(connection)
+
+    def _open_connection(self) -> Any:
+        if self._connection is None:
+            raise HypervisorLostError("not connected to libvirt")
+        return self._connection
+
+    def _find(self, pvm_id: PvmId) -> Any | None:
+        try:
+            return self._open_connection().lookupByName(pvm_id)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise
+
+    def _present(self, pvm_id: PvmId) -> Any:
+        domain = self._find(pvm_id)
+        if domain is None:
+            raise AdapterError(f"{pvm_id} is not here")
+        return domain
+
+    async def _call(self, what: str, call: Callable[[], Result]) -> Result:
+        try:
+            return await in_thread(f"libvirt {what}", call)
+        except libvirt.libvirtError as error:
+            kind = HypervisorLostError if error.get_error_code() in CONNECTION_LOST else AdapterError
+            raise kind(f"{what}: {error.get_error_message() or error}") from error
+
+    # The callbacks run in the thread of libvirt's events: they take the time and hand over, nothing else.
+
+    def _on_lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: object) -> None:
+        notice = notice_of(PvmId(domain.name()), time.time_ns(), event, detail)
+        if notice is not None and self._loop is not None and self._observer is not None:
+            hand_over(self._loop, self._observer.on_notice, notice)
+
+    def _on_iteration(self, _connection: Any, domain: Any, iteration: int, _opaque: object) -> None:
+        if self._loop is not None and self._observer is not None:
+            hand_over(self._loop, self._observer.on_iteration, PvmId(domain.name()), iteration)
+
+    def _on_job_completed(self, _connection: Any, domain: Any, found: dict[str, Any], _opaque: object) -> None:
+        if self._loop is not None:
+            hand_over(self._loop, self._keep_final, PvmId(domain.name()), _statistics(found))
+
+    def _on_close(self, connection: Any, reason: int, _opaque: object) -> None:
+        if self._loop is not None and connection is self._connection:
+            hand_over(self._loop, self._lose, CLOSE_REASONS.get(reason, "closed"))
+
+    def _keep_final(self, pvm_id: PvmId, statistics: CopyStatistics) -> None:
+        waiting = self._final_statistics.get(pvm_id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(statistics)
+
+    def _lose(self, reason: str) -> None:
+        if self._observer is not None and self._connection is not None:
+            self._observer.on_lost(reason)
+
+
+def _statistics(found: Mapping[str, Any]) -> CopyStatistics:
+    """Read a job's typed parameters (libvirt-domain.h, VIR_DOMAIN_JOB_*)."""
+    return CopyStatistics(
+        iteration=found.get("memory_iteration", 0),
+        bytes_moved=found.get("memory_processed", 0),
+        bytes_remaining=found.get("memory_remaining", 0),
+        downtime_ms=found.get("downtime"),
+    )
+
+
+def _facts_of(connection: Any) -> HypervisorFacts:
+    """Ask what QEMU this is, and choose what executes its guests."""
+    version = connection.getVersion()
+    accelerator = Accelerator.KVM if _has_hardware_kvm(connection) else Accelerator.TCG
+    kind = "kvm" if accelerator is Accelerator.KVM else "qemu"
+    described = ElementTree.fromstring(connection.getDomainCapabilities(None, "x86_64", None, kind))
+    return HypervisorFacts(
+        qemu_version=(version // 1_000_000, version // 1000 % 1000, version % 1000),
+        accelerator=accelerator,
+        emulator=described.findtext("path", ""),
+        machine=described.findtext("machine", ""),
+    )
+
+
+def _has_hardware_kvm(connection: Any) -> bool:
+    """Tell whether libvirt offers KVM, and the processor (of this machine: a controller sits beside its hypervisor)
+    has what KVM wants. Nested virtual machines offer kinds of KVM without it, under which a guest may never boot.
+    """
+    try:
+        connection.getDomainCapabilities(None, "x86_64", None, "kvm")
+    except libvirt.libvirtError:
+        return False
+    flags = re.search(r"^flags\s*:(.*)$", CPUINFO.read_text(), re.MULTILINE)
+    return flags is not None and not {"vmx", "svm"}.isdisjoint(flags[1].split())

@@ -1,0 +1,79 @@
+"""What a personal VM does at one cloudlet: the notices of it, and the state that follows from them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from mobiscud.core.ids import PvmId
+
+
+class StopReason(StrEnum):
+    """Why a PVM is here no longer."""
+
+    SHUTDOWN = "shutdown"
+    DESTROYED = "destroyed"
+    CRASHED = "crashed"
+    MIGRATED = "migrated"
+    SAVED = "saved"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class PvmSuspended:
+    """The PVM stands still here. ``migrating``: because it is on its way to another cloudlet; flip the path now.
+
+    ``at_ns`` is nanoseconds since the epoch, taken when the hypervisor's event arrived, as in all notices.
+    """
+
+    pvm_id: PvmId
+    at_ns: int
+    migrating: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PvmResumed:
+    """The PVM runs here. ``migrated``: it came from another cloudlet; else it was booted, or goes on where it was."""
+
+    pvm_id: PvmId
+    at_ns: int
+    migrated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PvmStopped:
+    """The PVM is here no longer."""
+
+    pvm_id: PvmId
+    at_ns: int
+    reason: StopReason
+
+
+Notice = PvmSuspended | PvmResumed | PvmStopped
+
+
+class PvmState(StrEnum):
+    """A PVM as one cloudlet's hypervisor has it."""
+
+    ABSENT = "absent"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    """In memory, but not executing: paused, arriving, or handed over and not yet swept."""
+
+
+TRANSITIONS: Final[Mapping[tuple[PvmState, type[Notice]], PvmState]] = {
+    (PvmState.ABSENT, PvmResumed): PvmState.RUNNING,
+    (PvmState.RUNNING, PvmSuspended): PvmState.SUSPENDED,
+    (PvmState.SUSPENDED, PvmResumed): PvmState.RUNNING,
+    (PvmState.RUNNING, PvmStopped): PvmState.ABSENT,
+    (PvmState.SUSPENDED, PvmStopped): PvmState.ABSENT,
+}
+"""What is not listed changes nothing: a hypervisor may say one thing twice, with a finer reason the second time."""
+
+
+def advance(state: PvmState, notice: Notice) -> PvmState:
+    """Give the state after the notice; the same state means that the notice told nothing new."""
+    return TRANSITIONS.get((state, type(notice)), state)

@@ -1,0 +1,306 @@
+"""Personal VMs of one cloudlet: the requests that a controller makes, and the notices that it gets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Interface
+from types import TracebackType
+from typing import Final, Self, assert_never
+
+import structlog
+
+from migration.errors import MigrationError
+from migration.hypervisor import CopyStatistics, Hypervisor, MigrationOrder
+from migration.libvirt_host import LibvirtHypervisor
+from migration.lifecycle import Notice, PvmResumed, PvmState, PvmSuspended, advance
+from migration.verdict import (
+    HypervisorFacts,
+    MigrationMode,
+    MigrationOutcome,
+    MigrationProgress,
+    Phase,
+    Verdict,
+    Whereabouts,
+    choose_mode,
+    judge,
+    locate,
+)
+from mobiscud.core.config import HypervisorConfig
+from mobiscud.core.edge import Pvm
+from mobiscud.core.errors import AdapterError
+from mobiscud.core.ids import PvmId
+
+log = structlog.get_logger(__name__)
+
+SAMPLE_S: Final = 0.1
+"""How often a migration's progress is asked for; asking takes the monitor of QEMU for about a millisecond."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """A migration under way from here."""
+
+    mode: MigrationMode
+    started: float
+    first_round: asyncio.Event = field(default_factory=asyncio.Event)
+    iterations: int = 0
+    stood_still: bool = False
+    aborted: bool = False
+
+
+class PersonalVmHost:
+    """The personal VMs of one cloudlet.
+
+    ``on_notice`` is called in the event loop's thread, in the order in which things happened; it must not block.
+    Requests for one PVM are served one after the other, but ``abort`` reaches a migration under way.
+    """
+
+    def __init__(
+        self,
+        config: HypervisorConfig,
+        gateway: IPv4Interface,
+        on_notice: Callable[[Notice], None],
+        *,
+        hypervisor: Hypervisor | None = None,
+        limit_s: float = 60.0,
+    ) -> None:
+        """Make a host that connects on entry.
+
+        :param gateway: address and prefix of the router in the PVMs' network
+        :param hypervisor: instead of libvirt at ``config.uri``
+        :param limit_s: how long a migration may take before it is aborted
+        """
+        self._config = config
+        self._on_notice = on_notice
+        self._hypervisor: Hypervisor = hypervisor or LibvirtHypervisor(config, gateway)
+        self._limit_s = limit_s
+        self._facts: HypervisorFacts | None = None
+        self._states: dict[PvmId, PvmState] = {}
+        self._jobs: dict[PvmId, _Job] = {}
+        self._locks: dict[PvmId, asyncio.Lock] = {}
+
+    async def __aenter__(self) -> Self:
+        self._facts = await self._hypervisor.connect(self)
+        self._states = await self._hypervisor.states()
+        log.info("hypervisor connected", cloudlet=self._config.cloudlet, mode=self.mode, **_shown(self._facts))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._hypervisor.close()
+
+    @property
+    def facts(self) -> HypervisorFacts:
+        """What the hypervisor said about itself; only inside ``async with``."""
+        if self._facts is None:
+            raise RuntimeError("PersonalVmHost is used outside of 'async with'")
+        return self._facts
+
+    @property
+    def mode(self) -> MigrationMode:
+        """How PVMs leave from here."""
+        return choose_mode(self._config.mode, self.facts)
+
+    async def start(self, pvm: Pvm) -> None:
+        """Have the PVM run here; one that runs already is left alone. It boots for some seconds after the return.
+
+        :raises AdapterError: the hypervisor refuses, or has it but not running
+        """
+        async with self._lock(pvm.id):
+            match await self._hypervisor.state(pvm.id):
+                case PvmState.RUNNING:
+                    return
+                case PvmState.SUSPENDED:
+                    raise AdapterError(f"{pvm.id} is here, but stands still")
+                case PvmState.ABSENT:
+                    await self._hypervisor.boot(pvm)
+                    log.info("pvm started", pvm=pvm.id, cloudlet=self._config.cloudlet)
+                case _ as never:
+                    assert_never(never)
+
+    async def stop(self, pvm_id: PvmId) -> None:
+        """Have the PVM not be here. It is ended at once, and its memory is lost.
+
+        :raises AdapterError: the hypervisor refuses
+        """
+        await self.abort(pvm_id)
+        async with self._lock(pvm_id):
+            await self._hypervisor.destroy(pvm_id)
+
+    async def running(self) -> tuple[PvmId, ...]:
+        """Ask the hypervisor which PVMs execute here.
+
+        :raises AdapterError: it does not answer
+        """
+        states = await self._hypervisor.states()
+        return tuple(sorted(pvm_id for pvm_id, state in states.items() if state is PvmState.RUNNING))
+
+    async def abort(self, pvm_id: PvmId) -> None:
+        """Call off a migration under way; its ``migrate`` then raises. Nothing to call off is fine.
+
+        A guest in post-copy has left: that migration ends as it does.
+
+        :raises AdapterError: the hypervisor refuses
+        """
+        job = self._jobs.get(pvm_id)
+        if job is None or (job.stood_still and job.mode is MigrationMode.POST_COPY):
+            return
+        job.aborted = await self._hypervisor.abort(pvm_id) or job.aborted
+
+    async def migrate(
+        self, pvm_id: PvmId, migration_uri: str, *, progress: Callable[[MigrationProgress], None] | None = None
+    ) -> MigrationOutcome:
+        """Move the running PVM to the hypervisor at ``migration_uri``, as seen from this cloudlet's hypervisor.
+
+        When the caller is cancelled, a migration that can still be undone is aborted.
+
+        :param progress: called with every sample
+        :raises MigrationError: it did not happen; says what is known about the guest
+        """
+        async with self._lock(pvm_id):
+            if await self._hypervisor.state(pvm_id) is not PvmState.RUNNING:
+                raise MigrationError(f"{pvm_id} does not run here", Whereabouts.UNKNOWN)
+            job = self._jobs[pvm_id] = _Job(self.mode, time.monotonic())
+            order = MigrationOrder(
+                pvm_id, migration_uri, job.mode, self._config.max_downtime_ms, self._config.bandwidth_mib_s
+            )
+            copying = asyncio.create_task(self._hypervisor.migrate(order), name=f"migrate {pvm_id}")
+            try:
+                return await self._drive(pvm_id, job, copying, progress)
+            finally:
+                if not copying.done():
+                    await self._call_off(pvm_id, copying)
+                del self._jobs[pvm_id]
+
+    async def _drive(
+        self,
+        pvm_id: PvmId,
+        job: _Job,
+        copying: asyncio.Task[CopyStatistics],
+        progress: Callable[[MigrationProgress], None] | None,
+    ) -> MigrationOutcome:
+        """Sample, judge, act."""
+        if job.mode is MigrationMode.POST_COPY:
+            await self._switch_after_first_round(pvm_id, job, copying)
+        while True:
+            await asyncio.wait({copying}, timeout=SAMPLE_S)
+            sample = await self._sample(pvm_id, job, copying)
+            if progress is not None:
+                progress(sample)
+            match judge(sample, job.mode, limit_ms=self._limit_s * 1000):
+                case Verdict.WAIT:
+                    pass
+                case Verdict.ABORT:
+                    log.warning("migration takes too long", pvm=pvm_id, elapsed_ms=round(sample.elapsed_ms))
+                    job.aborted = await self._hypervisor.abort(pvm_id) or job.aborted
+                case Verdict.COMMIT:
+                    return _outcome(job, sample, copying.result())
+                case Verdict.ROLL_BACK:
+                    raise await self._failure(pvm_id, job, copying.exception())
+                case _ as never:
+                    assert_never(never)
+
+    async def _switch_after_first_round(self, pvm_id: PvmId, job: _Job, copying: asyncio.Task[CopyStatistics]) -> None:
+        """Let the guest change sides as soon as the hypervisor can."""
+        first_round = asyncio.create_task(job.first_round.wait(), name=f"first round of {pvm_id}")
+        try:
+            await asyncio.wait({copying, first_round}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            first_round.cancel()
+        if copying.done():
+            return
+        try:
+            await self._hypervisor.start_post_copy(pvm_id)
+        except AdapterError as error:
+            # Too late, because it failed or was aborted meanwhile; or else it goes on as pre-copy.
+            log.warning("no switch to post-copy", pvm=pvm_id, reason=str(error))
+
+    async def _sample(self, pvm_id: PvmId, job: _Job, copying: asyncio.Task[CopyStatistics]) -> MigrationProgress:
+        now_ms = (time.monotonic() - job.started) * 1000
+        if copying.done():
+            phase = Phase.DONE if copying.exception() is None else Phase.FAILED
+            return MigrationProgress(phase, now_ms, job.iterations)
+        try:
+            found = await self._hypervisor.copy_statistics(pvm_id)
+        except AdapterError:
+            found = None  # the migration itself will tell what is wrong
+        found = found or CopyStatistics()
+        phase = Phase.SWITCHED if job.stood_still else Phase.COPYING
+        return MigrationProgress(phase, now_ms, job.iterations, found.bytes_moved, found.bytes_remaining)
+
+    async def _failure(self, pvm_id: PvmId, job: _Job, error: BaseException | None) -> BaseException:
+        if not isinstance(error, AdapterError):
+            return error or RuntimeError("a migration failed without a reason")
+        try:
+            state: PvmState | None = await self._hypervisor.state(pvm_id)
+        except AdapterError:
+            state = None
+        whereabouts = locate(job.mode, stood_still=job.stood_still, at_source=state)
+        log.warning("migration failed", pvm=pvm_id, reason=str(error), whereabouts=whereabouts, aborted=job.aborted)
+        failure = MigrationError(str(error), whereabouts, aborted=job.aborted)
+        failure.__cause__ = error
+        return failure
+
+    async def _call_off(self, pvm_id: PvmId, copying: asyncio.Task[CopyStatistics]) -> None:
+        """Leave no migration running that nobody waits for."""
+        try:
+            await self.abort(pvm_id)
+            await asyncio.wait({copying})
+        finally:
+            if copying.done() and not copying.cancelled():
+                copying.exception()  # seen; the caller is not interested any more
+            else:
+                copying.cancel()
+
+    def _lock(self, pvm_id: PvmId) -> asyncio.Lock:
+        return self._locks.setdefault(pvm_id, asyncio.Lock())
+
+    # What the hypervisor tells its observer.
+
+    def on_notice(self, notice: Notice) -> None:
+        """Pass on what is new, with what only we know: whether the guest is leaving from here."""
+        state = self._states.get(notice.pvm_id, PvmState.ABSENT)
+        following = advance(state, notice)
+        if following is state:
+            return
+        self._states[notice.pvm_id] = following
+        if following is PvmState.ABSENT:
+            del self._states[notice.pvm_id]
+        job = self._jobs.get(notice.pvm_id)
+        if job is not None:
+            match notice:
+                case PvmSuspended():
+                    job.stood_still = True
+                    notice = replace(notice, migrating=True)
+                case PvmResumed():
+                    notice = replace(notice, migrated=False)
+        self._on_notice(notice)
+
+    def on_iteration(self, pvm_id: PvmId, iteration: int) -> None:
+        """Count the rounds of a migration from here."""
+        job = self._jobs.get(pvm_id)
+        if job is not None:
+            job.iterations = iteration
+            job.first_round.set()
+
+    def on_lost(self, reason: str) -> None:
+        """Say so; the next request raises."""
+        log.error("hypervisor lost", cloudlet=self._config.cloudlet, reason=reason)
+
+
+def _shown(facts: HypervisorFacts) -> dict[str, str]:
+    return {"qemu": ".".join(map(str, facts.qemu_version)), "accelerator": facts.accelerator}
+
+
+def _outcome(job: _Job, sample: MigrationProgress, statistics: CopyStatistics) -> MigrationOutcome:
+    return MigrationOutcome(
+        total_ms=sample.elapsed_ms,
+        mode=job.mode,
+        iterations=max(job.iterations, statistics.iteration),
+        bytes_moved=statistics.bytes_moved,
+        downtime_ms=statistics.downtime_ms if job.mode is MigrationMode.PRE_COPY else None,
+    )

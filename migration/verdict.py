@@ -1,0 +1,129 @@
+"""What a migration may do and how it goes: the choice of the mode, and a verdict on every sample of progress. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal, assert_never
+
+from migration.lifecycle import PvmState
+
+
+class MigrationMode(StrEnum):
+    """How memory gets to the other side."""
+
+    PRE_COPY = "pre_copy"
+    """Memory first, in rounds while the guest runs on, then a short stop. A failure leaves the guest at the source."""
+    POST_COPY = "post_copy"
+    """The guest first, memory after it on demand. A failure in between loses the guest."""
+
+
+class Accelerator(StrEnum):
+    """What executes the guest."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@dataclass(frozen=True, slots=True)
+class HypervisorFacts:
+    """What a hypervisor says about itself; ``emulator`` and ``machine`` are what its guests are started with."""
+
+    qemu_version: tuple[int, int, int]
+    accelerator: Accelerator
+    emulator: str
+    machine: str
+
+
+FIRST_QEMU_WITH_SAFE_TCG_PRE_COPY: Final = (10, 0, 0)
+"""Before it, pre-copy under TCG corrupts the guest's memory now and then: QEMU 7.2 lost 2 % of idle guests."""
+
+
+def choose_mode(wanted: Literal["auto", "pre_copy", "post_copy"], facts: HypervisorFacts) -> MigrationMode:
+    """Give the operator's choice; with ``auto`` the mode that is known to lose no guest, pre-copy where both are."""
+    if wanted != "auto":
+        return MigrationMode(wanted)
+    unsafe = facts.accelerator is Accelerator.TCG and facts.qemu_version < FIRST_QEMU_WITH_SAFE_TCG_PRE_COPY
+    return MigrationMode.POST_COPY if unsafe else MigrationMode.PRE_COPY
+
+
+class Phase(StrEnum):
+    """Where a migration is."""
+
+    COPYING = "copying"
+    """The guest runs at the source; everything can be undone."""
+    SWITCHED = "switched"
+    """The guest stands still at the source; in post-copy it may run at the target already."""
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationProgress:
+    """A sample. ``iteration`` counts the rounds over the guest's memory from 1, and is 0 before the first."""
+
+    phase: Phase
+    elapsed_ms: float
+    iteration: int = 0
+    bytes_moved: int = 0
+    bytes_remaining: int = 0
+
+
+class Verdict(StrEnum):
+    """What the driver of a migration does next."""
+
+    WAIT = "wait"
+    ABORT = "abort"
+    COMMIT = "commit"
+    ROLL_BACK = "roll_back"
+
+
+def judge(progress: MigrationProgress, mode: MigrationMode, *, limit_ms: float) -> Verdict:
+    """Decide on a sample; ``limit_ms`` bounds how long a migration that can still be undone may take."""
+    match progress.phase:
+        case Phase.COPYING:
+            return Verdict.ABORT if progress.elapsed_ms > limit_ms else Verdict.WAIT
+        case Phase.SWITCHED:
+            # In post-copy the only whole guest is the one over there: to abort now is to lose it.
+            return Verdict.ABORT if progress.elapsed_ms > limit_ms and mode is MigrationMode.PRE_COPY else Verdict.WAIT
+        case Phase.DONE:
+            return Verdict.COMMIT
+        case Phase.FAILED:
+            return Verdict.ROLL_BACK
+        case _ as never:
+            assert_never(never)
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationOutcome:
+    """A migration that was done. ``downtime_ms`` is the hypervisor's own figure, which only pre-copy gets right."""
+
+    total_ms: float
+    mode: MigrationMode
+    iterations: int
+    bytes_moved: int
+    downtime_ms: float | None
+
+
+class Whereabouts(StrEnum):
+    """What is known about the guest after a migration that failed."""
+
+    SOURCE = "source"
+    """It never stood still here, and it runs here: there is no other copy."""
+    UNKNOWN = "unknown"
+    """It stood still, so the target may have resumed it: ask both, fence one, and only then forward its packets."""
+    LOST = "lost"
+    """Post-copy broke after the switch: its memory is torn between both sides."""
+
+
+def locate(mode: MigrationMode, *, stood_still: bool, at_source: PvmState | None) -> Whereabouts:
+    """Say where the guest of a failed migration is.
+
+    :param stood_still: whether the source said at any time during the migration that the guest is suspended
+    :param at_source: its state there now; ``None`` where the source does not answer
+    """
+    if not stood_still and at_source is PvmState.RUNNING:
+        return Whereabouts.SOURCE
+    if stood_still and at_source is PvmState.SUSPENDED and mode is MigrationMode.POST_COPY:
+        return Whereabouts.LOST
+    return Whereabouts.UNKNOWN
