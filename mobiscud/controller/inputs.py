@@ -1,0 +1,241 @@
+"""What a controller learns about a UE, and how it is read from the events on the bus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mobiscud.core.edge import DownlinkTunnel, UplinkTunnel
+from mobiscud.core.events import (
+    HandoverCancelled,
+    HandoverCompleted,
+    HandoverPrepared,
+    HandoverRejected,
+    PvmMigrated,
+    PvmMigrationFailed,
+    PvmStarted,
+    PvmStopped,
+    UeDetached,
+    UeEvent,
+    UeIdle,
+    UePlacedEvent,
+)
+from mobiscud.core.ids import CloudletId
+from mobiscud.core.ue import BearerContext, Enb
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnels:
+    """The UE's GTP-U tunnels at one eNodeB: all uplinks, and the downlink of its default bearer."""
+
+    uplinks: tuple[UplinkTunnel, ...] = ()
+    downlink: DownlinkTunnel | None = None
+
+    @classmethod
+    def of(cls, bearers: tuple[BearerContext, ...]) -> Tunnels:
+        """Read the bearers of an event; one whose ends are not both known is passed over."""
+        known = [(b.uplink, b.downlink) for b in bearers if b.uplink is not None and b.downlink is not None]
+        uplinks = tuple(UplinkTunnel(down.address, up) for up, down in known)
+        downlink = DownlinkTunnel(known[0][0].address, known[0][1]) if known else None
+        return cls(uplinks, downlink)
+
+
+# From the monitor ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class UeArrived:
+    """The UE is connected through an eNodeB of ``cloudlet`` (None: of no cloudlet)."""
+
+    cloudlet: CloudletId | None
+    ue_ip: str | None
+    tunnels: Tunnels
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverExpected:
+    """The target's tunnels are known; the UE may come to ``cloudlet``."""
+
+    cloudlet: CloudletId | None
+    ue_ip: str | None
+    tunnels: Tunnels
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverDone:
+    """The UE is at ``cloudlet`` now."""
+
+    cloudlet: CloudletId | None
+    ue_ip: str | None
+    tunnels: Tunnels
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverOff:
+    """The handover that was expected does not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class UeWentIdle:
+    """The UE has no S1-U any more, but is registered."""
+
+
+@dataclass(frozen=True, slots=True)
+class UeLeft:
+    """The UE is no longer registered."""
+
+
+# From other controllers ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PvmSeen:
+    """The PVM runs in ``cloudlet`` (None: nowhere), says the controller that knows."""
+
+    cloudlet: CloudletId | None
+
+
+@dataclass(frozen=True, slots=True)
+class DetourAsked:
+    """The rules of ``by`` stand: the UE's traffic may be sent there when the UE is."""
+
+    by: CloudletId
+
+
+@dataclass(frozen=True, slots=True)
+class MoveAsked:
+    """``to`` wants the PVM."""
+
+    to: CloudletId
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRefused:
+    """The cloudlet that has the PVM does not let it go now."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HaltedThere:
+    """The guest has stopped at the source, ``at`` ns since the epoch; it is about to run here."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class MovedHere:
+    """The source has given the PVM away; it is ours. The migration took ``total_ms``."""
+
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class StaysThere:
+    """The migration failed; the PVM is where it was."""
+
+    reason: str
+
+
+# From our own parts ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PvmRunning:
+    """The hypervisor has started the PVM."""
+
+
+@dataclass(frozen=True, slots=True)
+class PvmRefused:
+    """The hypervisor could not start the PVM."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """The guest has stopped here, at the switch-over of its migration (``at``: ns since the epoch)."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The guest has begun to run here, at the switch-over of its migration (``at``: ns since the epoch)."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoveSucceeded:
+    """The migration from here is over, the guest runs at the target."""
+
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class MoveFailed:
+    """The migration from here failed, the guest runs here."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dwelled:
+    """The UE has been at this cloudlet for the policy's dwell time since the arrival ``token``."""
+
+    token: int
+
+
+Input = (
+    UeArrived
+    | HandoverExpected
+    | HandoverDone
+    | HandoverOff
+    | UeWentIdle
+    | UeLeft
+    | PvmSeen
+    | DetourAsked
+    | MoveAsked
+    | MoveRefused
+    | HaltedThere
+    | MovedHere
+    | StaysThere
+    | PvmRunning
+    | PvmRefused
+    | Halted
+    | Landed
+    | MoveSucceeded
+    | MoveFailed
+    | Dwelled
+)
+
+
+def read(event: UeEvent, cloudlet_of: Mapping[int, CloudletId]) -> Input | None:
+    """What an event tells a controller; None where it tells nothing. ``cloudlet_of``: by eNB id."""
+
+    def place(enb: Enb | None) -> CloudletId | None:
+        return cloudlet_of.get(enb.enb_id) if enb is not None and enb.enb_id is not None else None
+
+    ue_ip = event.ue_ip[0] if event.ue_ip else None
+    match event:
+        case UePlacedEvent():
+            return UeArrived(place(event.enb), ue_ip, Tunnels.of(event.bearers))
+        case HandoverPrepared():
+            return HandoverExpected(place(event.enb), ue_ip, Tunnels.of(event.bearers))
+        case HandoverCompleted():
+            return HandoverDone(place(event.enb), ue_ip, Tunnels.of(event.bearers))
+        case HandoverRejected() | HandoverCancelled():
+            return HandoverOff()
+        case UeIdle():
+            return UeWentIdle()
+        case UeDetached():
+            return UeLeft()
+        case PvmStarted() | PvmMigrated():
+            return PvmSeen(event.to_cloudlet)
+        case PvmMigrationFailed():
+            return PvmSeen(event.from_cloudlet)
+        case PvmStopped():
+            return PvmSeen(None)
+        case _:
+            return None

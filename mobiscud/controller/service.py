@@ -1,0 +1,360 @@
+"""Carries out what the machine says: each UE in order, many UEs at once.
+
+Inputs come from the bus (events, requests of other controllers), the hypervisor (notices) and timers; they queue up
+UE by UE. Path changes are awaited inside the queue, so that what follows them finds them confirmed; long work
+(starting, migrating, asking another controller) runs beside it and comes back as an input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+import structlog
+
+from mobiscud.controller.inputs import (
+    DetourAsked,
+    Dwelled,
+    Halted,
+    HaltedThere,
+    Input,
+    Landed,
+    MoveAsked,
+    MovedHere,
+    MoveFailed,
+    MoveRefused,
+    MoveSucceeded,
+    PvmRefused,
+    PvmRunning,
+    StaysThere,
+    read,
+)
+from mobiscud.controller.machine import UeRecord, step
+from mobiscud.core.commands import (
+    Announce,
+    AskDetour,
+    AskMove,
+    Command,
+    MigratePvm,
+    Refuse,
+    SetPath,
+    StartPvm,
+    StopPvm,
+    TellHalted,
+    TellMoved,
+    TellStays,
+    Wait,
+)
+from mobiscud.core.config import MigrationConfig
+from mobiscud.core.edge import PathSpec, Pvm
+from mobiscud.core.errors import AdapterError, MobiScudError
+from mobiscud.core.events import Event, UeEvent
+from mobiscud.core.ids import CloudletId, PvmId, UeKey
+
+ANSWER_S: Final = 2.0
+"""How long another controller may take to answer."""
+TELL_TRIES: Final = 5
+AGAIN_S: Final = 1.0
+BACKLOG_LIMIT: Final = 10_000
+"""Inputs that wait, all UEs together."""
+
+log = structlog.get_logger(__name__)
+
+
+class PathPort(Protocol):
+    """The switch of the cloudlet."""
+
+    async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
+        """Make the path of the UE this one; returns the rules in force once they are confirmed."""
+
+
+class Moved(Protocol):
+    """What a migration came to."""
+
+    @property
+    def total_ms(self) -> float: ...
+
+
+class PvmPort(Protocol):
+    """The hypervisor of the cloudlet."""
+
+    async def start(self, pvm: Pvm) -> None: ...
+    async def stop(self, pvm_id: PvmId) -> None: ...
+    async def migrate(self, pvm_id: PvmId, migration_uri: str) -> Moved: ...
+
+
+class RequestPort(Protocol):
+    """Question and answer with other controllers."""
+
+    def answer(self, name: str, answerer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> None: ...
+    async def ask(self, node: str, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """The cloudlets of the site."""
+
+    here: CloudletId
+    cloudlet_of: Mapping[int, CloudletId]
+    """By eNB id."""
+    node_of: Mapping[CloudletId, str]
+    migration_uri_of: Mapping[CloudletId, str]
+
+
+class CloudletController:
+    """The controller of one cloudlet, as an asynchronous context manager."""
+
+    def __init__(
+        self,
+        neighbourhood: Neighbourhood,
+        subscribers: Mapping[UeKey, Pvm],
+        migration: MigrationConfig,
+        *,
+        switch: PathPort,
+        hypervisor: PvmPort,
+        requests: RequestPort,
+        publish: Callable[[Event], None],
+    ) -> None:
+        self._around = neighbourhood
+        self._migration = migration
+        self._switch = switch
+        self._hypervisor = hypervisor
+        self._requests = requests
+        self._publish = publish
+        follow = migration.policy == "follow"
+        self._records = {ue: UeRecord(pvm, neighbourhood.here, follow) for ue, pvm in subscribers.items()}
+        self._ue_of = {pvm.id: ue for ue, pvm in subscribers.items()}
+        self._backlog: dict[UeKey, deque[tuple[Input, asyncio.Future[str | None]]]] = {}
+        self._waiting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._epoch = time.time_ns()
+        self._deeds = 0
+
+    async def __aenter__(self) -> Self:
+        for name, reader in _REQUESTS.items():
+            self._requests.answer(name, self._answerer(reader))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def records(self) -> Mapping[UeKey, UeRecord]:
+        """What is known of each subscriber now."""
+        return self._records
+
+    # What comes in -----------------------------------------------------------------------------------------------
+
+    def on_event(self, event: Event) -> None:
+        """An event of the bus, a monitor's or a controller's."""
+        if isinstance(event, UeEvent) and event.ue in self._records:
+            happened = read(event, self._around.cloudlet_of)
+            if happened is not None:
+                self.submit(event.ue, happened)
+
+    def on_halted(self, pvm: PvmId, at: int) -> None:
+        """The guest has stopped here for the switch-over of its migration."""
+        if pvm in self._ue_of:
+            self.submit(self._ue_of[pvm], Halted(at))
+
+    def on_landed(self, pvm: PvmId, at: int) -> None:
+        """The guest has begun to run here at the switch-over of its migration."""
+        if pvm in self._ue_of:
+            self.submit(self._ue_of[pvm], Landed(at))
+
+    def submit(self, ue: UeKey, happened: Input) -> asyncio.Future[str | None]:
+        """Queue an input of one UE. The future: None when it has been dealt with, or why it was refused."""
+        done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        if self._waiting >= BACKLOG_LIMIT:
+            log.error("backlog full, input dropped", ue=ue, input=type(happened).__name__)
+            done.set_result("overloaded")
+            return done
+        self._waiting += 1
+        if ue not in self._backlog:
+            self._backlog[ue] = deque()
+            self._spawn(self._drain(ue), f"ue-{ue}")
+        self._backlog[ue].append((happened, done))
+        return done
+
+    def _answerer(self, reader: Callable[[dict[str, Any]], Input]) -> Callable[[dict[str, Any]], Any]:
+        async def answer(body: dict[str, Any]) -> dict[str, Any]:
+            ue = UeKey(str(body.get("ue")))
+            if ue not in self._records:
+                raise AdapterError("no subscriber of ours")
+            try:
+                happened = reader(body)
+            except (KeyError, TypeError, ValueError) as error:
+                raise AdapterError("not understood") from error
+            refused = await self.submit(ue, happened)
+            if refused is not None:
+                raise AdapterError(refused)
+            return {}
+
+        return answer
+
+    # What is done ------------------------------------------------------------------------------------------------
+
+    async def _drain(self, ue: UeKey) -> None:
+        queue = self._backlog[ue]
+        while queue:
+            happened, done = queue.popleft()
+            self._waiting -= 1
+            outcome: str | None = "internal error"
+            try:
+                outcome = await self._handle(ue, happened)
+            except Exception:
+                log.exception("handling failed", ue=ue, input=type(happened).__name__)
+            finally:
+                if not done.done():
+                    done.set_result(outcome)
+        del self._backlog[ue]
+
+    async def _handle(self, ue: UeKey, happened: Input) -> str | None:
+        before = self._records[ue]
+        result = step(before, happened)
+        if result is None:
+            log.debug("nothing to do", ue=ue, phase=before.phase, input=type(happened).__name__)
+            return None
+        record, commands = result
+        self._records[ue] = record
+        log.info("step", ue=ue, input=type(happened).__name__, phase=record.phase, before=before.phase)
+        for command in commands:
+            if isinstance(command, Refuse):
+                return command.reason
+            try:
+                await self._carry_out(ue, record, command)
+            except MobiScudError as error:
+                log.error("command failed", ue=ue, command=type(command).__name__, error=str(error))
+                return str(error)
+        return None
+
+    async def _carry_out(self, ue: UeKey, record: UeRecord, command: Command) -> None:
+        match command:
+            case SetPath():
+                await self._set_path(ue, record, command)
+            case Announce():
+                self._announce(ue, record, command)
+            case StopPvm(pvm):
+                await self._hypervisor.stop(pvm.id)
+            case StartPvm(pvm):
+                self._spawn(self._start(ue, pvm), f"start-{pvm.id}")
+            case MigratePvm(pvm, to):
+                self._spawn(self._migrate(ue, pvm, to), f"migrate-{pvm.id}")
+            case AskDetour(of):
+                self._spawn(self._ask(of, "detour", {"ue": ue, "by": self._around.here}), f"detour-{ue}")
+            case AskMove(of):
+                self._spawn(self._ask_move(ue, of), f"move-{ue}")
+            case TellHalted(to, at):
+                self._spawn(self._tell(to, "halted", {"ue": ue, "at": at}), f"halted-{ue}")
+            case TellMoved(to, total_ms):
+                self._spawn(self._tell(to, "moved", {"ue": ue, "total_ms": total_ms}), f"moved-{ue}")
+            case TellStays(to, reason):
+                self._spawn(self._tell(to, "stays", {"ue": ue, "reason": reason}), f"stays-{ue}")
+            case Wait(token, again):
+                delay = max(self._migration.dwell_s, AGAIN_S) if again else self._migration.dwell_s
+                self._spawn(self._wait(ue, token, delay), f"dwell-{ue}")
+            case Refuse():
+                raise AssertionError("unreachable: a refusal ends the handling")
+
+    async def _set_path(self, ue: UeKey, record: UeRecord, command: SetPath) -> None:
+        rules = await self._switch.apply(ue, command.path)
+        if command.announce is not None:
+            event = command.announce(
+                at=time.time_ns(),
+                origin=self._name_deed(),
+                ue=ue,
+                ue_ip=(record.ue_ip,) if record.ue_ip else (),
+                cloudlet=self._around.here,
+                via=command.via,
+                rule_ids=rules,
+            )
+            self._publish(event)
+
+    def _announce(self, ue: UeKey, record: UeRecord, what: Announce) -> None:
+        event = what.event(
+            at=time.time_ns(),
+            origin=self._name_deed(),
+            ue=ue,
+            ue_ip=(record.ue_ip,) if record.ue_ip else (),
+            pvm=record.pvm,
+            from_cloudlet=what.from_cloudlet,
+            to_cloudlet=what.to_cloudlet,
+            downtime_ms=what.downtime_ms,
+            total_ms=what.total_ms,
+            reason=what.reason,
+        )
+        self._publish(event)
+
+    async def _start(self, ue: UeKey, pvm: Pvm) -> None:
+        try:
+            await self._hypervisor.start(pvm)
+        except MobiScudError as error:
+            self.submit(ue, PvmRefused(str(error)))
+        else:
+            self.submit(ue, PvmRunning())
+
+    async def _migrate(self, ue: UeKey, pvm: Pvm, to: CloudletId) -> None:
+        uri = self._around.migration_uri_of.get(to)
+        try:
+            if uri is None:
+                raise AdapterError(f"cloudlets: {to} has no migration_uri")
+            moved = await self._hypervisor.migrate(pvm.id, uri)
+        except MobiScudError as error:
+            self.submit(ue, MoveFailed(str(error)))
+        else:
+            self.submit(ue, MoveSucceeded(moved.total_ms))
+
+    async def _ask(self, cloudlet: CloudletId, name: str, body: dict[str, Any]) -> bool:
+        node = self._around.node_of[cloudlet]
+        try:
+            await self._requests.ask(node, name, body, timeout_s=ANSWER_S)
+        except AdapterError as error:
+            log.warning("not granted", request=name, ue=body["ue"], cloudlet=cloudlet, error=str(error))
+            return False
+        return True
+
+    async def _ask_move(self, ue: UeKey, of: CloudletId) -> None:
+        if not await self._ask(of, "move", {"ue": ue, "to": self._around.here}):
+            self.submit(ue, MoveRefused("not granted"))
+
+    async def _tell(self, to: CloudletId, name: str, body: dict[str, Any]) -> None:
+        for _ in range(TELL_TRIES):
+            if await self._ask(to, name, body):
+                return
+        log.error("could not be told", request=name, ue=body["ue"], cloudlet=to)
+
+    async def _wait(self, ue: UeKey, token: int, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        self.submit(ue, Dwelled(token))
+
+    def _name_deed(self) -> bytes:
+        self._deeds += 1
+        return f"{self._around.here}/{self._epoch}/{self._deeds}".encode()
+
+    def _spawn(self, work: Any, name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("task failed", task=task.get_name(), exc_info=task.exception())
+
+
+_REQUESTS: Final[Mapping[str, Callable[[dict[str, Any]], Input]]] = {
+    "detour": lambda body: DetourAsked(CloudletId(str(body["by"]))),
+    "move": lambda body: MoveAsked(CloudletId(str(body["to"]))),
+    "halted": lambda body: HaltedThere(int(body["at"])),
+    "moved": lambda body: MovedHere(float(body["total_ms"])),
+    "stays": lambda body: StaysThere(str(body["reason"])),
+}

@@ -1,0 +1,129 @@
+"""Commands: what shall be done, in the imperative, frozen and safe to repeat.
+
+A controller's machine returns them in the order in which they are to be carried out; outcomes come back as new
+inputs, never as return values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mobiscud.core.edge import PathSpec, Pvm
+from mobiscud.core.events import OffloadEvent, PvmEvent
+from mobiscud.core.ids import CloudletId
+
+
+@dataclass(frozen=True, slots=True)
+class SetPath:
+    """Make the switch hold this path of the UE, and no other (None: no path at all).
+
+    Carried out when the switch has confirmed it. Then ``announce``, where given, is published, with the cloudlet the
+    traffic goes through as ``via``. When the switch refuses, what stands behind this command is not done.
+    """
+
+    path: PathSpec | None
+    announce: type[OffloadEvent] | None = None
+    via: str = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class StartPvm:
+    """Let the personal VM run here."""
+
+    pvm: Pvm
+
+
+@dataclass(frozen=True, slots=True)
+class StopPvm:
+    """Let the personal VM no longer run here."""
+
+    pvm: Pvm
+
+
+@dataclass(frozen=True, slots=True)
+class MigratePvm:
+    """Live-migrate the personal VM from here."""
+
+    pvm: Pvm
+    to: CloudletId
+
+
+@dataclass(frozen=True, slots=True)
+class AskDetour:
+    """Tell the cloudlet that has the PVM that our rules stand: it may send us the UE's traffic when the UE is here."""
+
+    of: CloudletId
+
+
+@dataclass(frozen=True, slots=True)
+class AskMove:
+    """Ask the cloudlet that has the PVM to migrate it here."""
+
+    of: CloudletId
+
+
+@dataclass(frozen=True, slots=True)
+class TellHalted:
+    """Tell the target that the guest has stopped here (``at``: ns since the epoch): time to flip the path."""
+
+    to: CloudletId
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class TellMoved:
+    """Tell the target that the PVM is its own now; the whole migration took ``total_ms``."""
+
+    to: CloudletId
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class TellStays:
+    """Tell the target that the PVM did not come, and why."""
+
+    to: CloudletId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer the request that is being handled with a refusal."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Feed ``Dwelled(token)`` back after the policy's dwell time; ``again``: after a failure, so not at once."""
+
+    token: int
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Publish what happened to the personal VM."""
+
+    event: type[PvmEvent]
+    from_cloudlet: CloudletId | None = None
+    to_cloudlet: CloudletId | None = None
+    downtime_ms: float | None = None
+    total_ms: float | None = None
+    reason: str | None = None
+
+
+Command = (
+    SetPath
+    | StartPvm
+    | StopPvm
+    | MigratePvm
+    | AskDetour
+    | AskMove
+    | TellHalted
+    | TellMoved
+    | TellStays
+    | Refuse
+    | Wait
+    | Announce
+)
