@@ -1,9 +1,8 @@
 """Delay links: two devices of one namespace joined so that each frame takes a set time from one to the other.
 
-Where the kernel has netem, each link is a two-port bridge with a netem queue on both ports. Elsewhere a small C
-program does the same in user space (``delay_node/``, built when the testbed starts): every frame leaves its set time
-after the kernel's receive time stamp, in the order it came, under real-time priority. ``docs/testbed.md`` has what
-was measured.
+Where the kernel has netem, each link is a two-port bridge with a netem queue on both ports. Elsewhere a process of
+ours does the same in user space (``testbed.delay_node``): every frame leaves its set time after the kernel's receive
+time stamp, in the order in which it came. ``docs/testbed.md`` has what was measured.
 
 ``python -m testbed.delay CONFIG.json`` runs the user-space node in the namespace it is started in, in the foreground.
 ``CONFIG.json``: ``{"links": [{"name":, "a":, "b":, "delay_ms":, "capacity":}], "stats": FILE}``.
@@ -13,19 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import Final, Literal
 
 from mobiscud.core.errors import AdapterError, MobiScudError, SetupError
+from testbed.delay_node import DirectionStats, ask_for_precision, forward, open_link
 from testbed.netns import ip_batch, run_in
 
-SOURCE_DIRECTORY: Final = Path(__file__).with_name("delay_node")
 DEFAULT_CAPACITY: Final = 2000
 READY_LIMIT_S: Final = 20.0
 STOP_LIMIT_S: Final = 5.0
@@ -49,19 +45,6 @@ class DelayLink:
         return round(self.delay_ms * 1_000_000)
 
 
-@dataclass(frozen=True, slots=True)
-class DirectionStats:
-    """What one direction of a link did. ``late``: frames that left more than 0.5 ms after their time."""
-
-    link: str
-    from_device: str
-    to_device: str
-    forwarded: int
-    dropped: int
-    late: int
-    worst_late_us: float
-
-
 def write_config(path: Path, links: Sequence[DelayLink], stats: Path) -> None:
     """Write what ``python -m testbed.delay`` reads."""
     path.write_text(json.dumps({"links": [asdict(link) for link in links], "stats": str(stats)}, indent=1) + "\n")
@@ -78,37 +61,7 @@ def read_config(path: Path) -> tuple[list[DelayLink], Path]:
 
 def read_stats(path: Path) -> list[DirectionStats]:
     """What the delay node counted. It writes its file when it ends."""
-    content: list[dict[str, Any]] = json.loads(path.read_text())
-    return [
-        DirectionStats(
-            link=entry["link"],
-            from_device=entry["from"],
-            to_device=entry["to"],
-            forwarded=entry["forwarded"],
-            dropped=entry["dropped"],
-            late=entry["late"],
-            worst_late_us=entry["worst_late_us"],
-        )
-        for entry in content
-    ]
-
-
-def build(directory: Path) -> Path:
-    """Compile the delay node into ``directory``: a fifth of a second, so nothing is kept that could grow stale."""
-    compiler = next((found for name in ("cc", "clang", "gcc") if (found := shutil.which(name))), None)
-    if compiler is None:
-        raise SetupError("no C compiler for the delay node: apt-get install clang (or a kernel with netem)")
-    program = directory / "delay-node"
-    sources = [str(SOURCE_DIRECTORY / name) for name in ("delay_node.c", "delay_queue.c")]
-    done = subprocess.run([compiler, "-O2", "-o", str(program), *sources], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SetupError(f"the delay node does not compile: {done.stderr.strip()}")
-    return program
-
-
-def node_arguments(links: Iterable[DelayLink], stats: Path) -> list[str]:
-    """The arguments of the C program."""
-    return [str(stats), *(f"{link.name}:{link.a}:{link.b}:{link.delay_ns}:{link.capacity}" for link in links)]
+    return [DirectionStats(**entry) for entry in json.loads(path.read_text())]
 
 
 async def netem_works(namespace: str) -> bool:
@@ -197,19 +150,27 @@ class DelayLinks:
             raise AdapterError(f"the delay node did not start: {log.read_text().strip() or 'no answer'}")
 
 
-def main(arguments: Sequence[str]) -> NoReturn:
-    """Build the delay node beside its configuration and become it."""
+def main(arguments: Sequence[str]) -> int:
+    """Be the delay node until SIGTERM or SIGINT, then write what was counted."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m testbed.delay CONFIG.json\n")
-        sys.exit(2)
-    config = Path(arguments[0])
+        return 2
     try:
-        links, stats = read_config(config)
-        program = build(config.resolve().parent)
+        links, stats = read_config(Path(arguments[0]))
+        directions = [
+            direction
+            for link in links
+            for direction in open_link(link.name, link.a, link.b, link.delay_ns, link.capacity)
+        ]
     except MobiScudError as error:
-        sys.exit(str(error))
-    os.execv(program, [str(program), *node_arguments(links, stats)])
+        sys.stderr.write(f"{error}\n")
+        return 1
+    if not ask_for_precision():
+        sys.stderr.write("no real-time priority: the delays jitter when the machine is busy\n")
+    forward(directions, on_ready=lambda: print("ready", flush=True))
+    stats.write_text(json.dumps([asdict(direction.stats()) for direction in directions], indent=1) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

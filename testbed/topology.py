@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from testbed import netns
-from testbed.delay import DelayLink, DelayLinks, DirectionStats, Engine
+from testbed.delay import DelayLink, DelayLinks, Engine
+from testbed.delay_node import DirectionStats
 
 MME_S1: Final = "10.0.0.1"
 SGW_S1: Final = "10.0.0.2"

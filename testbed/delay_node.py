@@ -1,0 +1,194 @@
+"""Delay links in user space: raw packet sockets, a queue a direction, and one loop.
+
+A frame leaves its set time after the kernel received it. The kernel's own receive time stamp counts, so how late
+this process was woken to read the frame adds nothing; how late it is woken to send it does, so it asks for real-time
+priority.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from mobiscud.core.errors import SetupError
+from testbed.delay_queue import DelayQueue
+
+# Constants of Linux that the socket module does not name.
+_SO_TIMESTAMPNS: Final = 35
+_SO_RCVBUFFORCE: Final = 33
+_SOL_PACKET: Final = 263
+_PACKET_STATISTICS: Final = 6
+_PACKET_AUXDATA: Final = 8
+_PACKET_IGNORE_OUTGOING: Final = 23
+_ETH_P_ALL: Final = 3
+_TP_STATUS_VLAN_VALID: Final = 1 << 4
+
+_TIMESPEC: Final = struct.Struct("@qq")
+_AUXDATA: Final = struct.Struct("@IIIHHHH")
+_VLAN_TAG: Final = struct.Struct("!HH")
+_MAC_ADDRESSES: Final = 12
+
+LARGEST_FRAME: Final = 16384  # every offload is off: nothing on the wire is larger than its MTU
+_ANCILLARY: Final = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(_AUXDATA.size)
+_RECEIVE_BUFFER: Final = 4 << 20
+_PRIORITY: Final = 20
+_OLDEST_NS: Final = 100_000_000  # a time stamp further back than this means that the clock was set
+_LATE_NS: Final = 500_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectionStats:
+    """What one direction of a link did. ``late``: frames that left more than 0.5 ms after their time."""
+
+    link: str
+    from_device: str
+    to_device: str
+    forwarded: int
+    dropped: int
+    late: int
+    worst_late_us: float
+
+
+@dataclass(slots=True)
+class Direction:
+    """What is received on one device leaves on the other."""
+
+    link: str
+    from_device: str
+    to_device: str
+    receive: socket.socket
+    send: socket.socket
+    queue: DelayQueue
+    forwarded: int = 0
+    refused: int = 0
+    late: int = 0
+    worst_late_ns: int = 0
+
+    def read(self) -> None:
+        """Take in all frames that wait in the socket."""
+        while True:
+            try:
+                frame, ancillary, flags, _ = self.receive.recvmsg(LARGEST_FRAME, _ANCILLARY)
+            except OSError:  # nothing more there, or the device went down: select tells again
+                return
+            if flags & socket.MSG_TRUNC:
+                self.refused += 1
+            else:
+                self.queue.push(*_unpack(frame, ancillary))
+
+    def release(self) -> None:
+        """Send all frames whose time has come."""
+        while (popped := self.queue.pop(time.monotonic_ns())) is not None:
+            due, frame = popped
+            late_ns = time.monotonic_ns() - due
+            try:
+                self.send.send(frame)
+                self.forwarded += 1
+            except OSError:  # the device is down or its queue full: a wire would lose the frame as well
+                self.refused += 1
+            self.late += late_ns > _LATE_NS
+            self.worst_late_ns = max(self.worst_late_ns, late_ns)
+
+    def stats(self) -> DirectionStats:
+        """What was counted so far, with what the kernel dropped before we read it."""
+        _, missed = struct.unpack("@II", self.receive.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+        return DirectionStats(
+            link=self.link,
+            from_device=self.from_device,
+            to_device=self.to_device,
+            forwarded=self.forwarded,
+            dropped=self.queue.dropped + self.refused + missed,
+            late=self.late,
+            worst_late_us=self.worst_late_ns / 1000,
+        )
+
+
+def _unpack(frame: bytes, ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[bytes, int]:
+    """The frame as it was on the wire and when it came (monotonic).
+
+    The kernel hands a VLAN tag beside the frame: it is put back.
+    """
+    age_ns = 0
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
+            seconds, nanoseconds = _TIMESPEC.unpack(content)
+            age_ns = time.time_ns() - seconds * 1_000_000_000 - nanoseconds
+        elif level == _SOL_PACKET and kind == _PACKET_AUXDATA:
+            status, _, _, _, _, tci, protocol = _AUXDATA.unpack(content)
+            if status & _TP_STATUS_VLAN_VALID:
+                frame = frame[:_MAC_ADDRESSES] + _VLAN_TAG.pack(protocol, tci) + frame[_MAC_ADDRESSES:]
+    return frame, time.monotonic_ns() - (age_ns if 0 <= age_ns < _OLDEST_NS else 0)
+
+
+def open_device(device: str) -> socket.socket:
+    """A raw socket that receives what comes in at a device, but not what we send there."""
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    try:
+        opened.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        opened.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+        opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        opened.bind((device, _ETH_P_ALL))
+    except OSError as error:
+        opened.close()
+        raise SetupError(f"the delay node cannot open {device}: {error.strerror}") from error
+    return opened
+
+
+def open_link(link: str, a: str, b: str, delay_ns: int, capacity: int) -> tuple[Direction, Direction]:
+    """Both directions between two devices of this namespace. Raises ``SetupError``."""
+    socket_a, socket_b = open_device(a), open_device(b)
+    return (
+        Direction(link, a, b, socket_a, socket_b, DelayQueue(delay_ns, capacity)),
+        Direction(link, b, a, socket_b, socket_a, DelayQueue(delay_ns, capacity)),
+    )
+
+
+def ask_for_precision() -> bool:
+    """A late wake-up is a delay nobody asked for: run before ordinary processes, never stop to collect garbage.
+
+    False when the system does not grant real-time priority.
+    """
+    gc.freeze()
+    gc.disable()
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
+    except PermissionError:
+        return False
+    return True
+
+
+def forward(directions: list[Direction], on_ready: Callable[[], None]) -> None:
+    """Forward until SIGTERM or SIGINT."""
+    wake_read, wake_write = socket.socketpair()
+    wake_write.setblocking(False)
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.set_wakeup_fd(wake_write.fileno())
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    by_descriptor = {direction.receive.fileno(): direction for direction in directions}
+    descriptors = [wake_read.fileno(), *by_descriptor]
+    on_ready()
+    while not stopping:
+        due = min((next_due for d in directions if (next_due := d.queue.next_due) is not None), default=None)
+        limit = None if due is None else max(0, due - time.monotonic_ns()) / 1e9
+        # select, unlike poll, waits to the microsecond.
+        readable, _, _ = select.select(descriptors, (), (), limit)
+        for descriptor in readable:
+            if descriptor in by_descriptor:
+                by_descriptor[descriptor].read()
+        for direction in directions:
+            direction.release()
