@@ -1,0 +1,29 @@
+# MobiScud: `make demo` runs the main job on real parts, `make test` passes the tests; both do the set-up first.
+BIN := .venv/bin
+OUT ?= out/demo
+
+.PHONY: help setup demo check test unit clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+setup: ## Debian packages that are missing, .venv, MobiScud itself; safe to repeat
+	@scripts/setup.sh
+
+demo: setup ## the handover experiment on real parts (as root); report in out/demo
+	$(BIN)/mobiscud demo --out $(OUT) $(DEMO_ARGS)
+
+check: setup ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: setup ## the tests that need neither root nor real parts
+	$(BIN)/pytest -m "not system" $(TEST_ARGS)
+
+test: check ## check, and all tests; system tests on real parts included (as root)
+	$(BIN)/pytest $(TEST_ARGS)
+
+clean: ## what builds and tests leave in the checkout
+	rm -rf build out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
