@@ -1,0 +1,164 @@
+"""The datapath program at work: loaded, attached, its maps open."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import secrets
+import shutil
+import socket
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.gtp_datapath import bpffs, entries
+from flows.gtp_datapath.build import build
+from flows.gtp_datapath.commands import run
+from flows.gtp_datapath.entries import Counter, Statistic
+from flows.gtp_datapath.maps import BpfMap
+from flows.rules import DecapRule, MapRule
+from mobiscud.core.errors import SetupError
+
+PREFERENCE = "19795"  # 0x4d53, "MS": tells our filter from others on the same port
+SIOCGIFHWADDR = 0x8927
+
+
+@dataclass(frozen=True, slots=True)
+class WirePorts:
+    """Interfaces in this network namespace: the two ends of the wire, and the port towards Open vSwitch."""
+
+    enb: str
+    core: str
+    gi: str
+
+    @property
+    def programs(self) -> dict[str, str]:
+        """Which program belongs on which port."""
+        return {"from_core": self.core, "from_gi": self.gi, "from_enb": self.enb}
+
+
+class GtpDatapath:
+    """The program of one cloudlet. ``attach`` makes the wire, ``detach`` leaves the ports as they were."""
+
+    def __init__(self, cloudlet: str, ports: WirePorts, file_system: Path, link_mac: str) -> None:
+        self._cloudlet = cloudlet
+        self._ports = ports
+        self._file_system = file_system
+        self._link_mac = link_mac
+        self._maps: dict[str, BpfMap] = {}
+
+    async def attach(self) -> None:
+        """Load and attach; from here on the wire passes everything. What an earlier run left is replaced in place.
+
+        :raises SetupError: a port, a program or a privilege is missing
+        """
+        indexes = {name: _index(name) for name in self._ports.programs.values()}
+        program = await build()
+        folder = bpffs.prepare(self._file_system, self._cloudlet)
+        pins = folder / secrets.token_hex(4)
+        pins.mkdir()
+        await run("bpftool", "prog", "loadall", str(program), str(pins / "progs"), "pinmaps", str(pins / "maps"))
+        self._open(pins / "maps")
+        ports = self._ports
+        gi_mac = _mac(ports.gi)
+        wiring = entries.settings(
+            indexes[ports.enb], indexes[ports.core], indexes[ports.gi], gi_destination=self._link_mac, gi_source=gi_mac
+        )
+        self._maps["settings"].update(entries.ONLY_KEY, wiring)
+        for name, port in ports.programs.items():
+            await _attach(port, pins / "progs" / name)
+        for other in folder.iterdir():
+            if other != pins:
+                shutil.rmtree(other)
+
+    async def detach(self) -> None:
+        """Take the programs from the ports and remove the pins; the wire is cut."""
+        self.close()
+        for port in self._ports.programs.values():
+            await _detach(port)
+        bpffs.sweep(self._file_system, self._cloudlet)
+
+    def close(self) -> None:
+        """Let go of the maps and leave the program at work."""
+        for opened in self._maps.values():
+            opened.close()
+        self._maps.clear()
+
+    def add(self, rule: MapRule) -> None:
+        """Write the entry of the rule; a packet sees the old one or the new one, whole."""
+        table, key = self._entry(rule)
+        table.update(key, entries.value(rule))
+
+    def delete(self, rule: MapRule) -> None:
+        """Remove the entry; harmless where there is none."""
+        table, key = self._entry(rule)
+        table.delete(key)
+
+    def counters(self, rules: Iterable[MapRule]) -> dict[str, Counter]:
+        """What the rules have carried, by rule id."""
+        found = {}
+        for rule in rules:
+            table, key = self._entry(rule)
+            if value := table.lookup(key):
+                found[rule.id] = entries.counter(value)
+        return found
+
+    def statistics(self) -> dict[str, int]:
+        """Packets by what became of them."""
+        table = self._maps["statistics"]
+        found = {which.name.lower(): table.lookup(entries.statistic_key(which)) for which in Statistic}
+        return {name: entries.statistic(value) for name, value in found.items() if value is not None}
+
+    def _entry(self, rule: MapRule) -> tuple[BpfMap, bytes]:
+        return self._maps["uplink" if isinstance(rule, DecapRule) else "downlink"], entries.key(rule)
+
+    def _open(self, folder: Path) -> None:
+        sizes = {
+            "settings": entries.SETTINGS.size,
+            "uplink": entries.UPLINK_VALUE_SIZE,
+            "downlink": entries.DOWNLINK_VALUE_SIZE,
+            "statistics": 8 * _possible_processors(),
+        }
+        self._maps = {name: BpfMap(folder / name, size) for name, size in sizes.items()}
+
+
+def _index(port: str) -> int:
+    try:
+        return socket.if_nametoindex(port)
+    except OSError as error:
+        raise SetupError(f"there is no interface {port!r} in this network namespace") from error
+
+
+def _mac(port: str) -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        answer = fcntl.ioctl(probe, SIOCGIFHWADDR, struct.pack("256s", port.encode()))
+    return answer[18:24].hex(":")
+
+
+def _possible_processors() -> int:
+    """How many values a per-CPU entry has: those that could ever be plugged in, not those at work."""
+    text = Path("/sys/devices/system/cpu/possible").read_text()
+    return max(int(number) for number in re.findall(r"\d+", text)) + 1
+
+
+async def _attach(port: str, pin: Path) -> None:
+    with suppress(SetupError):  # it may be there already; if it cannot be made, the next command says why
+        await run("tc", "qdisc", "add", "dev", port, "clsact")
+    await run("tc", *_filter("replace", port), "direct-action", "object-pinned", str(pin))
+
+
+async def _detach(port: str) -> None:
+    try:
+        await run("tc", *_filter("delete", port))
+    except SetupError:
+        return  # the filter or the port is gone already
+    left = [await run("tc", "filter", "show", "dev", port, side) for side in ("ingress", "egress")]
+    if not any(text.strip() for text in left):
+        await run("tc", "qdisc", "delete", "dev", port, "clsact")
+
+
+def _filter(verb: str, port: str) -> tuple[str, ...]:
+    where = ("dev", port, "ingress", "pref", PREFERENCE, "protocol", "all")
+    return ("filter", verb, *where, "handle", "1", "bpf")

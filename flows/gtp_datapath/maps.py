@@ -1,0 +1,78 @@
+"""BPF maps from Python: the bpf(2) system call through ctypes, nothing else."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from functools import cache
+from pathlib import Path
+
+from mobiscud.core.errors import SetupError
+
+SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
+MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, OBJ_GET = 1, 2, 3, 7
+ELEMENT = struct.Struct("=I4xQQQ")  # map fd, key, value, flags
+OBJECT = struct.Struct("=QII")  # path, fd, flags
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    machine = platform.machine()
+    if machine not in SYSCALL:
+        raise SetupError(f"the number of bpf(2) on {machine} is not known here: add it to {__name__}")
+    buffer = ctypes.create_string_buffer(attributes, 128)
+    result: int = _libc().syscall(SYSCALL[machine], command, buffer, len(buffer))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+class BpfMap:
+    """A map pinned at ``path``, with keys and values of fixed size."""
+
+    def __init__(self, path: Path, value_size: int) -> None:
+        name = ctypes.create_string_buffer(str(path).encode())
+        self._fd = _bpf(OBJ_GET, OBJECT.pack(ctypes.addressof(name), 0, 0))
+        self._value_size = value_size
+
+    def close(self) -> None:
+        """Let go of the map; twice is harmless."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def update(self, key: bytes, value: bytes) -> None:
+        """Make or replace an entry; a packet sees the old one or the new one, whole."""
+        self._element(MAP_UPDATE_ELEM, key, ctypes.create_string_buffer(value, len(value)))
+
+    def delete(self, key: bytes) -> None:
+        """Remove an entry; harmless where there is none."""
+        try:
+            self._element(MAP_DELETE_ELEM, key, None)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """The value of an entry, or None."""
+        value = ctypes.create_string_buffer(self._value_size)
+        try:
+            self._element(MAP_LOOKUP_ELEM, key, value)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+        return value.raw
+
+    def _element(self, command: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None) -> None:
+        held = ctypes.create_string_buffer(key, len(key))
+        address = 0 if value is None else ctypes.addressof(value)
+        _bpf(command, ELEMENT.pack(self._fd, ctypes.addressof(held), address, 0))

@@ -1,0 +1,248 @@
+"""One OpenFlow 1.3 connection over asyncio: the os-ken codec, our own channel.
+
+The channel connects to the switch, as ``ovs-ofctl`` does (``unix:/run/openvswitch/BRIDGE.mgmt``, or ``tcp:`` to a
+``ptcp:`` listener). So no controller need be set on the bridge, and Open vSwitch never flushes the flows because one
+was. What goes wrong is raised where it was asked for, naming the rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from os_ken.ofproto import ofproto_parser
+from os_ken.ofproto import ofproto_v1_3 as of
+from os_ken.ofproto import ofproto_v1_3_parser as parser
+from os_ken.ofproto.ofproto_protocol import ProtocolDesc
+
+from flows.encode import AddFlow, Change, DeleteFlow, DeleteOurs, flow_mod
+from mobiscud.core.errors import AdapterError, ConfigError, SetupError
+from mobiscud.core.ids import PortNo
+
+HEADER_SIZE = of.OFP_HEADER_SIZE
+ANSWER_TIMEOUT_S = 10.0
+PROBE_INTERVAL_S = 5.0
+ATOMIC_ORDERED = of.ONF_BF_ATOMIC | of.ONF_BF_ORDERED
+
+
+class OpenFlowChannel:
+    """A connection that has said hello. Made by ``connect``."""
+
+    def __init__(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._target = target
+        self._reader = reader
+        self._writer = writer
+        self._version = ProtocolDesc(version=of.OFP_VERSION)
+        self._xids = itertools.count(1)
+        self._bundles = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._parts: dict[int, list[Any]] = {}
+        self._blame: dict[int, tuple[str, list[str]]] = {}
+        self._hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._why_lost = ""
+        self.lost = asyncio.Event()
+        self.ports: dict[str, PortNo] = {}
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Make all changes at one moment, in order, or none of them; return when the switch has confirmed.
+
+        :raises AdapterError: a change was refused (the message names its rule), or the connection was lost
+        """
+        if not changes:
+            return
+        mods = [flow_mod(self._version, change, self.ports) for change in changes]
+        bundle = next(self._bundles)
+        errors: list[str] = []
+        blamed = []
+        self._check()
+        self._send(self._bundle_control(bundle, of.ONF_BCT_OPEN_REQUEST))
+        for change, mod in zip(changes, mods, strict=True):
+            xid = self._send(parser.ONFBundleAddMsg(self._version, bundle, ATOMIC_ORDERED, mod, []))
+            self._blame[xid] = (_name(change), errors)
+            blamed.append(xid)
+        try:
+            await self._ask(self._bundle_control(bundle, of.ONF_BCT_COMMIT_REQUEST))
+            await self.barrier()
+        except AdapterError as error:
+            raise AdapterError("; ".join(errors) or str(error)) from error
+        finally:
+            for xid in blamed:
+                self._blame.pop(xid, None)
+
+    async def barrier(self) -> None:
+        """Return when everything sent before has been done (OpenFlow 1.3, 7.3.8)."""
+        await self._ask(parser.OFPBarrierRequest(self._version))
+
+    async def read_ports(self) -> None:
+        """Ask for the ports anew and fill ``ports``."""
+        answer = await self._ask(parser.OFPPortDescStatsRequest(self._version, 0))
+        self.ports = {
+            port.name.decode(errors="replace"): PortNo(port.port_no) for port in answer if port.port_no <= of.OFPP_MAX
+        }
+
+    def _bundle_control(self, bundle: int, kind: int) -> Any:
+        return parser.ONFBundleCtrlMsg(self._version, bundle, kind, ATOMIC_ORDERED, [])
+
+    def _check(self) -> None:
+        if self.lost.is_set():
+            raise AdapterError(f"the connection to {self._target} is lost: {self._why_lost}")
+
+    def _send(self, message: Any, xid: int | None = None) -> int:
+        xid = next(self._xids) & 0xFFFF_FFFF if xid is None else xid
+        message.set_xid(xid)
+        message.serialize()
+        self._writer.write(message.buf)
+        return xid
+
+    async def _ask(self, message: Any) -> Any:
+        self._check()
+        xid = self._send(message)
+        answer = self._waiting[xid] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._drain()
+                return await answer
+        except TimeoutError as error:
+            raise AdapterError(f"{self._target} did not answer within {ANSWER_TIMEOUT_S:g} s") from error
+        finally:
+            self._waiting.pop(xid, None)
+            self._parts.pop(xid, None)
+
+    async def _drain(self) -> None:
+        try:
+            await self._writer.drain()
+        except OSError:
+            pass  # the reader notices too, and says why
+
+    async def handshake(self) -> None:
+        """Say hello, agree on OpenFlow 1.3, and learn the ports."""
+        versions = parser.OFPHelloElemVersionBitmap(versions=[of.OFP_VERSION])
+        self._send(parser.OFPHello(self._version, elements=[versions]))
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._hello
+        except TimeoutError as error:
+            raise AdapterError(f"{self._target} did not say hello: is it an OpenFlow switch?") from error
+        await self.read_ports()
+
+    async def probe(self) -> None:
+        """Ask for a sign of life now and then; a switch that gives none has lost the connection."""
+        while not self.lost.is_set():
+            await asyncio.sleep(PROBE_INTERVAL_S)
+            try:
+                await self._ask(parser.OFPEchoRequest(self._version, b""))
+            except AdapterError as error:
+                self._lose(str(error))
+
+    async def receive(self) -> None:
+        """Take in what the switch says, until it says no more."""
+        try:
+            while True:
+                header = await self._reader.readexactly(HEADER_SIZE)
+                version, kind, length, xid = ofproto_parser.header(header)
+                if length < HEADER_SIZE:
+                    raise AdapterError("a message shorter than its header")
+                body = await self._reader.readexactly(length - HEADER_SIZE)
+                self._take(version, kind, length, xid, header + body)
+        except (OSError, asyncio.IncompleteReadError) as error:
+            self._lose(str(error) or "closed by the switch")
+        except Exception as error:  # whatever the codec stumbled over, nothing can be read after it
+            self._lose(str(error) or repr(error))
+
+    def _take(self, version: int, kind: int, length: int, xid: int, data: bytes) -> None:
+        if kind == of.OFPT_HELLO:
+            if not self._hello.done():
+                self._hello.set_result(None)
+            return
+        if kind == of.OFPT_ECHO_REQUEST:
+            self._send(parser.OFPEchoReply(self._version, data[HEADER_SIZE:]), xid)
+            return
+        if version != of.OFP_VERSION:
+            raise AdapterError(f"the switch does not speak OpenFlow 1.3 (it answers in version {version})")
+        message = ofproto_parser.msg(self._version, version, kind, length, xid, data)
+        if kind == of.OFPT_ERROR:
+            self._fail(xid, _reason(message))
+        elif kind == of.OFPT_MULTIPART_REPLY:
+            self._parts.setdefault(xid, []).extend(message.body)
+            if not message.flags & of.OFPMPF_REPLY_MORE:
+                self._answer(xid, self._parts.pop(xid))
+        else:
+            self._answer(xid, message)
+
+    def _answer(self, xid: int, message: Any) -> None:
+        waiting = self._waiting.get(xid)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+
+    def _fail(self, xid: int, reason: str) -> None:
+        if not self._hello.done():
+            self._hello.set_exception(AdapterError(f"{self._target} does not speak OpenFlow 1.3: {reason}"))
+        if xid in self._blame:
+            rule, errors = self._blame[xid]
+            errors.append(f"the switch refused {rule}: {reason}")
+        waiting = self._waiting.get(xid)
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(AdapterError(f"the switch refused: {reason}"))
+
+    def _lose(self, why: str) -> None:
+        self._why_lost = why
+        self.lost.set()
+        self._writer.close()
+        for waiting in (self._hello, *self._waiting.values()):
+            if not waiting.done():
+                waiting.set_exception(AdapterError(f"the connection to {self._target} is lost: {why}"))
+
+
+@asynccontextmanager
+async def connect(target: str) -> AsyncIterator[OpenFlowChannel]:
+    """A channel to the switch at ``target`` (``unix:PATH`` or ``tcp:HOST:PORT``), closed at the end.
+
+    :raises SetupError: nobody listens there
+    :raises AdapterError: who listens does not speak OpenFlow 1.3
+    """
+    reader, writer = await _open(target)
+    channel = OpenFlowChannel(target, reader, writer)
+    # No TaskGroup: it would wrap what the body raises, and callers tell errors by their class.
+    tasks = [
+        asyncio.create_task(channel.receive(), name=f"openflow-receive {target}"),
+        asyncio.create_task(channel.probe(), name=f"openflow-probe {target}"),
+    ]
+    try:
+        await channel.handshake()
+        yield channel
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        writer.close()
+
+
+async def _open(target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    kind, _, rest = target.partition(":")
+    host, _, port = rest.rpartition(":")
+    try:
+        if kind == "unix" and rest:
+            return await asyncio.open_unix_connection(rest)
+        if kind == "tcp" and host and port.isdigit():
+            return await asyncio.open_connection(host.strip("[]"), int(port))
+    except OSError as error:
+        raise SetupError(f"no switch answers at {target}: {error.strerror or error}; is ovs-vswitchd up?") from error
+    raise ConfigError(f"switches: openflow: {target!r} is neither unix:PATH nor tcp:HOST:PORT")
+
+
+def _name(change: Change) -> str:
+    match change:
+        case AddFlow(rule) | DeleteFlow(rule):
+            return rule.id
+        case DeleteOurs():
+            return "the sweep of our flows"
+
+
+def _reason(message: Any) -> str:
+    """An error message in words (OpenFlow 1.3, 7.4.4)."""
+    kind = of.ofp_error_type_to_str(message.type)
+    code = of.ofp_error_code_to_str(message.type, message.code)
+    return f"{kind} {code}"

@@ -1,0 +1,115 @@
+"""The tables of a cloudlet's bridge, and the flows that are there whoever the UEs are.
+
+    CLASSIFY  what may come in by which port, and ARP for the personal VMs' gateway
+    UPLINK    packets from a UE to its personal VM     (one flow a UE)
+    DOWNLINK  packets from a personal VM to its UE     (one flow a UE)
+    LINK      frames for another cloudlet, by its link address: out of the inter-cloudlet port that leads there
+
+Between cloudlets every frame carries the link address of the cloudlet it is for, so that one in between passes it on
+without knowing the UE. Toward the personal VMs all cloudlets are the same gateway: a VM that moves notices nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from flows.rules import OURS, Action, AnswerArp, DecrementTtl, EtherType, FlowRule, Goto, Match, Output, OutputBack
+from mobiscud.core.errors import ConfigError
+from mobiscud.core.ids import CloudletId, TableId
+
+CLASSIFY: Final = TableId(0)
+UPLINK: Final = TableId(10)
+DOWNLINK: Final = TableId(20)
+LINK: Final = TableId(30)
+
+MISS: Final = 0
+NORMAL: Final = 100
+EXCEPTION: Final = 200
+
+
+def link_mac(cloudlet: CloudletId) -> str:
+    """The address of a cloudlet on the inter-cloudlet links: locally administered, the same wherever it is computed."""
+    return "02:4d:53:" + sha256(cloudlet.encode()).digest()[:3].hex(":")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The ports of a cloudlet's bridge, and its surroundings.
+
+    ``peers`` gives the port by which each other cloudlet is reached, over others if need be. ``gateway_address`` and
+    ``gateway_mac`` are those of the personal VMs' gateway, the same in every cloudlet.
+    """
+
+    cloudlet: CloudletId
+    gi_port: str
+    pvm_port: str
+    peers: Mapping[CloudletId, str]
+    gateway_address: str
+    gateway_mac: str
+
+    def __post_init__(self) -> None:
+        names = {self.gateway_mac: "the gateway"}
+        for cloudlet in (self.cloudlet, *self.peers):
+            other = names.setdefault(link_mac(cloudlet), cloudlet)
+            if other != cloudlet:
+                raise ConfigError(f"switches: cloudlet {cloudlet!r} and {other!r} get one link address: rename one")
+
+    @property
+    def link_ports(self) -> list[str]:
+        """The inter-cloudlet ports, each once."""
+        return sorted(set(self.peers.values()))
+
+
+def static_rules(layout: Layout) -> frozenset[FlowRule]:
+    """All flows that do not depend on any UE. What they do not let in is dropped."""
+    return frozenset({*_classify(layout), *_misses(), *_links(layout)})
+
+
+def _static(name: str, table: TableId, priority: int, match: Match, *actions: Action) -> FlowRule:
+    return FlowRule(OURS, name, table, priority, match, actions)
+
+
+def _classify(layout: Layout) -> list[FlowRule]:
+    """Who may say what: UEs' packets come from the datapath program, which has checked them, or from a peer."""
+    ipv4 = int(EtherType.IPV4)
+    arp = Match(in_port=layout.pvm_port, eth_type=EtherType.ARP, arp_target=layout.gateway_address)
+    answer = AnswerArp(layout.gateway_address, layout.gateway_mac)
+    from_pvm = Match(in_port=layout.pvm_port, eth_type=ipv4, eth_dst=layout.gateway_mac)
+    own = link_mac(layout.cloudlet)
+    return [
+        _static("arp", CLASSIFY, NORMAL, arp, answer, OutputBack()),
+        _static("from-gi", CLASSIFY, NORMAL, Match(in_port=layout.gi_port, eth_type=ipv4), Goto(UPLINK)),
+        _static("from-pvm", CLASSIFY, NORMAL, from_pvm, Goto(DOWNLINK)),
+        *(
+            _static(f"from-{port}", CLASSIFY, EXCEPTION, Match(port, ipv4, own), Goto(UPLINK))
+            for port in layout.link_ports
+        ),
+        *(
+            _static(f"transit-{port}", CLASSIFY, NORMAL, Match(port, ipv4), DecrementTtl(), Goto(LINK))
+            for port in layout.link_ports
+        ),
+    ]
+
+
+def _misses() -> list[FlowRule]:
+    """What no flow of a table knows."""
+    return [
+        _static("unknown", CLASSIFY, MISS, Match()),
+        _static("not-uplink", UPLINK, MISS, Match(), Goto(DOWNLINK)),
+        _static("no-ue", DOWNLINK, MISS, Match()),
+        _static("no-link", LINK, MISS, Match()),
+    ]
+
+
+def _links(layout: Layout) -> list[FlowRule]:
+    """Towards each peer; back by the same port where the packet came from the side that it must go to."""
+    rules = []
+    for peer, port in layout.peers.items():
+        to_peer = link_mac(peer)
+        back = Match(in_port=port, eth_dst=to_peer)
+        rules.append(_static(f"back-to-{peer}", LINK, EXCEPTION, back, OutputBack()))
+        rules.append(_static(f"to-{peer}", LINK, NORMAL, Match(eth_dst=to_peer), Output(port)))
+    return rules

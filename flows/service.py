@@ -1,0 +1,184 @@
+"""The switch of one cloudlet: the wire, the tunnels and the bridge, held to what the controller desires."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from itertools import groupby
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from flows.encode import AddFlow, Change, DeleteFlow, DeleteOurs
+from flows.gtp_datapath.datapath import GtpDatapath, WirePorts
+from flows.gtp_datapath.entries import Counter
+from flows.openflow import OpenFlowChannel, connect
+from flows.path import path_rules
+from flows.pipeline import Layout, link_mac, static_rules
+from flows.plan import diff
+from flows.rules import FlowRule, Rule, Slot
+from mobiscud.core.config import OffloadConfig, SwitchConfig
+from mobiscud.core.edge import PathSpec
+from mobiscud.core.errors import AdapterError, ConfigError, SetupError
+from mobiscud.core.ids import CloudletId, UeKey
+
+RETRY_S = 0.5
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchCounters:
+    """``rules``: what each rule of the datapath program has carried; ``datapath``: packets by what became of them."""
+
+    rules: dict[str, Counter]
+    datapath: dict[str, int]
+
+
+def layout_of(switch: SwitchConfig, offload: OffloadConfig) -> Layout:
+    """The bridge's ports and surroundings, as configured.
+
+    :raises ConfigError: two cloudlets would get the same address on the links
+    """
+    return Layout(
+        cloudlet=CloudletId(switch.cloudlet),
+        gi_port=switch.gi_switch_port,
+        pvm_port=switch.pvm_port,
+        peers={CloudletId(peer): port for peer, port in switch.peers.items()},
+        gateway_address=str(offload.gateway.ip),
+        gateway_mac=offload.gateway_mac,
+    )
+
+
+class CloudletSwitch:
+    """Use as a context manager; inside, the wire passes and ``apply`` works.
+
+    Runs in the network namespace of the cloudlet. What an earlier run left in the bridge under our cookie is swept.
+    When the switch goes away and comes back, it is given everything anew.
+    """
+
+    def __init__(self, switch: SwitchConfig, offload: OffloadConfig) -> None:
+        self._config = switch
+        self._layout = layout_of(switch, offload)
+        ports = WirePorts(switch.enb_port, switch.core_port, switch.gi_port)
+        self._datapath = GtpDatapath(switch.cloudlet, ports, switch.bpffs, link_mac(self._layout.cloudlet))
+        self._installed: dict[UeKey, dict[Slot, Rule]] = {}
+        self._occupied: dict[Slot, Rule] = {}
+        self._changing = asyncio.Lock()
+        self._channel: OpenFlowChannel | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Make the wire first, then the bridge.
+
+        :raises SetupError: a port, a program or a privilege is missing, or no switch answers
+        """
+        try:
+            await self._datapath.attach()
+            ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._keeper = asyncio.create_task(self._stay_connected(ready), name=f"switch {self._config.cloudlet}")
+            await ready
+        except BaseException:
+            await self.close(leave=False)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close(leave=False)
+
+    async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
+        """Bring one UE's path to what is desired (None: no offload) and name the rules then in force.
+
+        Safe to repeat. Returns when the switch has confirmed and the maps are written; new state first, old last.
+
+        :raises AdapterError: the switch refused a rule or is gone; what was done stays known, so apply again
+        """
+        async with self._changing:
+            if self._channel is None:
+                raise AdapterError(f"the switch of cloudlet {self._config.cloudlet!r} is not connected")
+            desired = path_rules(ue, path, self._layout)
+            installed = self._installed.setdefault(ue, {})
+            plan = diff(desired, installed.values())
+            for _, rules in groupby(plan.adds, key=type):
+                await self._add(installed, list(rules), self._channel)
+            for _, rules in groupby(plan.deletes, key=type):
+                await self._delete(installed, list(rules), self._channel)
+            if not installed:
+                del self._installed[ue]
+        return tuple(sorted(rule.id for rule in desired))
+
+    async def counters(self) -> SwitchCounters:
+        """What was carried since the rules were made."""
+        entries = [rule for rule in self._occupied.values() if not isinstance(rule, FlowRule)]
+        return SwitchCounters(rules=self._datapath.counters(entries), datapath=self._datapath.statistics())
+
+    async def close(self, *, leave: bool) -> None:
+        """Remove every rule; then detach and leave the ports as found, or with ``leave`` let the wire go on passing.
+
+        Twice is harmless.
+        """
+        async with self._changing:
+            for rule in self._occupied.values():
+                if not isinstance(rule, FlowRule):
+                    self._datapath.delete(rule)
+            self._occupied.clear()
+            self._installed.clear()
+            if self._channel is not None:
+                try:
+                    await self._channel.commit([DeleteOurs()])
+                except AdapterError as error:
+                    log.warning("flows not removed", cloudlet=self._config.cloudlet, reason=str(error))
+            if self._keeper is not None:
+                self._keeper.cancel()
+                await asyncio.wait([self._keeper])
+                self._keeper = None
+            if leave:
+                self._datapath.close()
+            else:
+                await self._datapath.detach()
+
+    async def _stay_connected(self, ready: asyncio.Future[None]) -> None:
+        while True:
+            try:
+                async with connect(self._config.openflow) as channel:
+                    async with self._changing:
+                        await channel.commit(self._everything())
+                        self._channel = channel
+                    if not ready.done():
+                        ready.set_result(None)
+                    await channel.lost.wait()
+                    log.warning("switch lost", cloudlet=self._config.cloudlet)
+            except (SetupError, AdapterError, ConfigError) as error:
+                if not ready.done():
+                    ready.set_exception(error)
+                    return
+                log.warning("switch not reached", cloudlet=self._config.cloudlet, reason=str(error))
+            finally:
+                self._channel = None
+            await asyncio.sleep(RETRY_S)
+
+    def _everything(self) -> list[Change]:
+        """All flows that shall be there, and no other of ours, in one bundle."""
+        flows = [rule for rule in self._occupied.values() if isinstance(rule, FlowRule)]
+        return [DeleteOurs(), *(AddFlow(rule) for rule in (*static_rules(self._layout), *flows))]
+
+    async def _add(self, installed: dict[Slot, Rule], rules: list[Rule], channel: OpenFlowChannel) -> None:
+        """Make rules of one kind, and keep account of them."""
+        await channel.commit([AddFlow(rule) for rule in rules if isinstance(rule, FlowRule)])
+        for rule in rules:
+            if not isinstance(rule, FlowRule):
+                self._datapath.add(rule)
+            installed[rule.slot] = self._occupied[rule.slot] = rule
+
+    async def _delete(self, installed: dict[Slot, Rule], rules: list[Rule], channel: OpenFlowChannel) -> None:
+        """Unmake rules of one kind, but for those whose slot another UE has taken since (the same one, renamed)."""
+        still_there = [rule for rule in rules if self._occupied.get(rule.slot) == rule]
+        await channel.commit([DeleteFlow(rule) for rule in still_there if isinstance(rule, FlowRule)])
+        for rule in still_there:
+            if not isinstance(rule, FlowRule):
+                self._datapath.delete(rule)
+            del self._occupied[rule.slot]
+        for rule in rules:
+            del installed[rule.slot]
