@@ -42,14 +42,6 @@ STOP_REASONS: Final[Mapping[int, StopReason]] = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: StopReason.SAVED,
     libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: StopReason.FAILED,
 }
-CONNECTION_LOST: Final = frozenset(
-    {
-        libvirt.VIR_ERR_NO_CONNECT,
-        libvirt.VIR_ERR_INVALID_CONN,
-        libvirt.VIR_ERR_RPC,
-        libvirt.VIR_ERR_SYSTEM_ERROR,
-    }
-)
 CLOSE_REASONS: Final[Mapping[int, str]] = {
     libvirt.VIR_CONNECT_CLOSE_REASON_ERROR: "input or output error",
     libvirt.VIR_CONNECT_CLOSE_REASON_EOF: "libvirtd closed it",
@@ -257,8 +249,15 @@ class LibvirtHypervisor:
         try:
             return await in_thread(f"libvirt {what}", call)
         except libvirt.libvirtError as error:
-            kind = HypervisorLostError if error.get_error_code() in CONNECTION_LOST else AdapterError
+            kind = AdapterError if self._is_alive() else HypervisorLostError
             raise kind(f"{what}: {error.get_error_message() or error}") from error
+
+    def _is_alive(self) -> bool:
+        """Ask the library, not the other side: it does not block."""
+        try:
+            return self._connection is not None and self._connection.isAlive() == 1
+        except libvirt.libvirtError:
+            return False
 
     # The callbacks run in the thread of libvirt's events: they take the time and hand over, nothing else.
 
@@ -276,16 +275,16 @@ class LibvirtHypervisor:
             hand_over(self._loop, self._keep_final, PvmId(domain.name()), _statistics(found))
 
     def _on_close(self, connection: Any, reason: int, _opaque: object) -> None:
-        if self._loop is not None and connection is self._connection:
-            hand_over(self._loop, self._lose, CLOSE_REASONS.get(reason, "closed"))
+        if self._loop is not None:
+            hand_over(self._loop, self._lose, connection, CLOSE_REASONS.get(reason, "closed"))
 
     def _keep_final(self, pvm_id: PvmId, statistics: CopyStatistics) -> None:
         waiting = self._final_statistics.get(pvm_id)
         if waiting is not None and not waiting.done():
             waiting.set_result(statistics)
 
-    def _lose(self, reason: str) -> None:
-        if self._observer is not None and self._connection is not None:
+    def _lose(self, connection: Any, reason: str) -> None:
+        if self._observer is not None and connection is self._connection:
             self._observer.on_lost(reason)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 from mobiscud.core.ids import PvmId
 
@@ -77,3 +77,26 @@ TRANSITIONS: Final[Mapping[tuple[PvmState, type[Notice]], PvmState]] = {
 def advance(state: PvmState, notice: Notice) -> PvmState:
     """Give the state after the notice; the same state means that the notice told nothing new."""
     return TRANSITIONS.get((state, type(notice)), state)
+
+
+def difference(before: Mapping[PvmId, PvmState], after: Mapping[PvmId, PvmState], at_ns: int) -> tuple[Notice, ...]:
+    """Give the notices that were missed while nobody listened, as far as the states tell.
+
+    A PVM that left and came back in between shows no difference.
+    """
+    notices: list[Notice] = []
+    for pvm_id in sorted(before.keys() | after.keys()):
+        was, is_now = before.get(pvm_id, PvmState.ABSENT), after.get(pvm_id, PvmState.ABSENT)
+        if was is is_now:
+            continue
+        match is_now:
+            case PvmState.ABSENT:
+                notices.append(PvmStopped(pvm_id, at_ns, StopReason.UNKNOWN))
+            case PvmState.RUNNING:
+                notices.append(PvmResumed(pvm_id, at_ns, migrated=False))
+            case PvmState.SUSPENDED:
+                if was is PvmState.RUNNING:  # else it is arriving, of which a hypervisor gives no notice either
+                    notices.append(PvmSuspended(pvm_id, at_ns, migrating=False))
+            case _ as never:
+                assert_never(never)
+    return tuple(notices)

@@ -15,7 +15,7 @@ import structlog
 from migration.errors import MigrationError
 from migration.hypervisor import CopyStatistics, Hypervisor, MigrationOrder
 from migration.libvirt_host import LibvirtHypervisor
-from migration.lifecycle import Notice, PvmResumed, PvmState, PvmSuspended, advance
+from migration.lifecycle import Notice, PvmResumed, PvmState, PvmSuspended, advance, difference
 from migration.verdict import (
     HypervisorFacts,
     MigrationMode,
@@ -38,6 +38,10 @@ log = structlog.get_logger(__name__)
 SAMPLE_S: Final = 0.1
 """How often a migration's progress is asked for; asking takes the monitor of QEMU for about a millisecond."""
 
+SHORTEST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+"""Between attempts to connect again."""
+
 
 @dataclass(slots=True)
 class _Job:
@@ -48,7 +52,12 @@ class _Job:
     first_round: asyncio.Event = field(default_factory=asyncio.Event)
     iterations: int = 0
     stood_still: bool = False
-    aborted: bool = False
+    called_off: bool = False
+
+    @property
+    def can_be_undone(self) -> bool:
+        """In post-copy the guest has left once it stood still: it has no whole memory here any more."""
+        return self.mode is MigrationMode.PRE_COPY or not self.stood_still
 
 
 class PersonalVmHost:
@@ -81,16 +90,28 @@ class PersonalVmHost:
         self._states: dict[PvmId, PvmState] = {}
         self._jobs: dict[PvmId, _Job] = {}
         self._locks: dict[PvmId, asyncio.Lock] = {}
+        self._lost = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._facts = await self._hypervisor.connect(self)
-        self._states = await self._hypervisor.states()
-        log.info("hypervisor connected", cloudlet=self._config.cloudlet, mode=self.mode, **_shown(self._facts))
+        """Connect.
+
+        :raises AdapterError: there is no hypervisor at ``config.uri``
+        """
+        try:
+            await self._connect()
+        except BaseException:
+            await self._hypervisor.close()
+            raise
+        self._keeper = asyncio.create_task(self._stay_connected(), name=f"hypervisor {self._config.cloudlet}")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
         await self._hypervisor.close()
 
     @property
@@ -147,9 +168,9 @@ class PersonalVmHost:
         :raises AdapterError: the hypervisor refuses
         """
         job = self._jobs.get(pvm_id)
-        if job is None or (job.stood_still and job.mode is MigrationMode.POST_COPY):
-            return
-        job.aborted = await self._hypervisor.abort(pvm_id) or job.aborted
+        if job is not None and job.can_be_undone:
+            job.called_off = True  # where it is too early, the driver tries again
+            await self._hypervisor.abort(pvm_id)
 
     async def migrate(
         self, pvm_id: PvmId, migration_uri: str, *, progress: Callable[[MigrationProgress], None] | None = None
@@ -193,10 +214,11 @@ class PersonalVmHost:
                 progress(sample)
             match judge(sample, job.mode, limit_ms=self._limit_s * 1000):
                 case Verdict.WAIT:
-                    pass
+                    if job.called_off:
+                        await self.abort(pvm_id)
                 case Verdict.ABORT:
                     log.warning("migration takes too long", pvm=pvm_id, elapsed_ms=round(sample.elapsed_ms))
-                    job.aborted = await self._hypervisor.abort(pvm_id) or job.aborted
+                    await self.abort(pvm_id)
                 case Verdict.COMMIT:
                     return _outcome(job, sample, copying.result())
                 case Verdict.ROLL_BACK:
@@ -211,7 +233,7 @@ class PersonalVmHost:
             await asyncio.wait({copying, first_round}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             first_round.cancel()
-        if copying.done():
+        if copying.done() or job.called_off:
             return
         try:
             await self._hypervisor.start_post_copy(pvm_id)
@@ -240,21 +262,46 @@ class PersonalVmHost:
         except AdapterError:
             state = None
         whereabouts = locate(job.mode, stood_still=job.stood_still, at_source=state)
-        log.warning("migration failed", pvm=pvm_id, reason=str(error), whereabouts=whereabouts, aborted=job.aborted)
-        failure = MigrationError(str(error), whereabouts, aborted=job.aborted)
+        log.warning("migration failed", pvm=pvm_id, reason=str(error), whereabouts=whereabouts, aborted=job.called_off)
+        failure = MigrationError(str(error), whereabouts, aborted=job.called_off)
         failure.__cause__ = error
         return failure
 
     async def _call_off(self, pvm_id: PvmId, copying: asyncio.Task[CopyStatistics]) -> None:
         """Leave no migration running that nobody waits for."""
         try:
-            await self.abort(pvm_id)
-            await asyncio.wait({copying})
+            while not copying.done():
+                try:
+                    await self.abort(pvm_id)
+                except AdapterError as error:
+                    log.warning("cannot abort", pvm=pvm_id, reason=str(error))
+                await asyncio.wait({copying}, timeout=SAMPLE_S)
         finally:
-            if copying.done() and not copying.cancelled():
-                copying.exception()  # seen; the caller is not interested any more
-            else:
-                copying.cancel()
+            copying.cancel()
+            await asyncio.gather(copying, return_exceptions=True)  # the caller is not interested any more
+
+    async def _connect(self) -> None:
+        """Connect, and give the notices that were missed meanwhile; at the first time there is nothing to miss."""
+        before = self._states if self._facts is not None else None
+        self._facts = await self._hypervisor.connect(self)
+        self._states = await self._hypervisor.states()
+        log.info("hypervisor connected", cloudlet=self._config.cloudlet, mode=self.mode, **_shown(self._facts))
+        for notice in difference(before, self._states, time.time_ns()) if before is not None else ():
+            self._on_notice(notice)
+
+    async def _stay_connected(self) -> None:
+        while True:
+            await self._lost.wait()
+            self._lost.clear()
+            pause_s = SHORTEST_PAUSE_S
+            while True:
+                try:
+                    await self._connect()
+                    break
+                except AdapterError as error:
+                    log.warning("hypervisor does not answer", cloudlet=self._config.cloudlet, reason=str(error))
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _lock(self, pvm_id: PvmId) -> asyncio.Lock:
         return self._locks.setdefault(pvm_id, asyncio.Lock())
@@ -288,8 +335,9 @@ class PersonalVmHost:
             job.first_round.set()
 
     def on_lost(self, reason: str) -> None:
-        """Say so; the next request raises."""
+        """Connect again; until then requests raise."""
         log.error("hypervisor lost", cloudlet=self._config.cloudlet, reason=reason)
+        self._lost.set()
 
 
 def _shown(facts: HypervisorFacts) -> dict[str, str]:

@@ -19,12 +19,13 @@ CAPABILITY_CACHE: Final = Path("/var/cache/mobiscud/libvirt")
 """What a libvirtd found out about QEMU (libvirt sees for itself when it is stale); to find it out takes 1 to 4 s."""
 
 PRIVATE_DIRECTORIES: Final = {
-    "run": "/run",
     "etc": "/etc/libvirt",
     "lib": "/var/lib/libvirt",
     "cache": "/var/cache/libvirt",
     "log": "/var/log/libvirt",
+    "run": "/run",
 }
+"""Bound in this order: ``/run`` comes last, because it hides what of the others may lie below it."""
 ACCOUNTS: Final = {"passwd": "libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin", "group": "libvirt-qemu:x:64055:"}
 """Debian's libvirtd does not start without its account, which only a package that needs systemd makes."""
 
@@ -73,12 +74,26 @@ class CloudletHost:
     """
 
     def __init__(
-        self, name: str, *, netns: str, management_address: str, run_dir: Path, bridge: str = "br-pvm"
+        self,
+        name: str,
+        *,
+        netns: str,
+        management_address: str,
+        run_dir: Path,
+        bridge: str = "br-pvm",
+        bridge_ports: tuple[str, ...] = (),
     ) -> None:
+        """Describe the host.
+
+        :param run_dir: where its private directories are made, in a directory of its name
+        :param bridge: the Linux bridge that its guests' NICs are plugged into
+        :param bridge_ports: devices of the namespace to plug into it as well
+        """
         self.name = name
         self.netns = netns
         self.management_address = management_address
         self.bridge = bridge
+        self._bridge_ports = bridge_ports
         self._directory = run_dir / name
         self._init: asyncio.subprocess.Process | None = None
         self._init_pid = 0
@@ -230,10 +245,12 @@ class CloudletHost:
             options = ("type", "bridge", "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0")
             await _run("ip", "-n", self.netns, "link", "add", self.bridge, *options)
         await _run("ip", "-n", self.netns, "link", "set", self.bridge, "up")
+        for port in self._bridge_ports:
+            await _run("ip", "-n", self.netns, "link", "set", port, "master", self.bridge, "up")
 
     async def _start_init(self) -> None:
-        binds = [f"{self._directory}/{name}:{target}" for name, target in PRIVATE_DIRECTORIES.items()]
-        binds += [f"{self._directory}/{name}:/etc/{name}" for name in ACCOUNTS]
+        binds = [f"{self._directory}/{name}:/etc/{name}" for name in ACCOUNTS]
+        binds += [f"{self._directory}/{name}:{target}" for name, target in PRIVATE_DIRECTORIES.items()]
         program = Path(__file__).with_name("nsinit.py")
         self._init = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(program), self.netns, self.name, *binds),
