@@ -1,5 +1,225 @@
-"""The command line, one program: ``mobiscud``."""
+"""The command line: one program, ``mobiscud``.
+
+Data goes to stdout, logs and progress to stderr. Exit codes: 0 done; 1 the work failed; 2 bad arguments or bad
+configuration; 130 interrupted. What a command needs beyond the base install is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from mobiscud.app import logs
+from mobiscud.core import config as configuration
+from mobiscud.core.config import Config
+from mobiscud.core.errors import ConfigError, MobiScudError
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+OUT_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command has."""
+    for option in (
+        click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True),
+        click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True),
+        click.option("--config", "-c", "config_file", type=FILE, help="The configuration, one YAML file."),
+    ):
+        command = option(command)
+    return command
+
+
+def prepare(config_file: Path | None, log_level: str, log_format: str) -> Config:
+    """Set logging up and read the configuration; the defaults where there is none."""
+    logs.configure(log_level, log_format)
+    return configuration.load(config_file) if config_file else Config()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mobiscud", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Personal VMs that follow their users through an unmodified LTE/EPC network.
+
+    \b
+    See what a capture says:      mobiscud replay attach.pcap --output table
+    Watch a live network:         mobiscud monitor -i eth0 --stdout
+    Run a node beside an EPC:     mobiscud run -c mobiscud.yaml
+    The experiment of the paper:  mobiscud demo --quick
+    """
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@click.option("--output", type=click.Choice(["jsonl", "table", "none"]), default="jsonl", show_default=True)
+@click.option("--stats", is_flag=True, help="Print one JSON object of counts on stderr at the end.")
+@click.option("--publish", is_flag=True, help="Publish to the bus as well (bus.url of the configuration).")
+@click.option("--speed", type=click.Choice(["max", "real"]), default="max", show_default=True)
+@click.option("--privacy", type=click.Choice(["pseudonym", "clear"]), help="Show IMSIs (clear), or do not.")
+@common
+def replay(
+    files: tuple[Path, ...],
+    output: str,
+    stats: bool,
+    publish: bool,
+    speed: str,
+    privacy: str | None,
+    config_file: Path | None,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Read captures (pcap, pcapng) and print the events in them as CloudEvents, one JSON object a line."""
+    config = with_privacy(prepare(config_file, log_level, log_format), privacy)
+    from mobiscud.app import pseudonym
+    from mobiscud.app.replay import ReplayOptions
+    from mobiscud.app.replay import replay as run_replay
+
+    options = ReplayOptions(output, stats, publish, speed == "real")
+    run_replay(files, config, pseudonym.keys(config.privacy), options)
+
+
+@cli.command()
+@click.option("--interface", "-i", "interfaces", multiple=True, help="Where S1-MME and S11 can be seen; repeatable.")
+@click.option("--stdout", "to_stdout", is_flag=True, help="Print the events as JSON lines, publish nothing.")
+@click.option("--privacy", type=click.Choice(["pseudonym", "clear"]), help="Show IMSIs (clear), or do not.")
+@common
+def monitor(
+    interfaces: tuple[str, ...],
+    to_stdout: bool,
+    privacy: str | None,
+    config_file: Path | None,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Watch the signalling live and publish the events to the bus.
+
+    Needs CAP_NET_RAW. Without bus.url in the configuration an embedded broker serves on loopback.
+    """
+    config = with_privacy(prepare(config_file, log_level, log_format), privacy)
+    if interfaces:
+        config = config.model_copy(update={"monitor": config.monitor.model_copy(update={"interfaces": interfaces})})
+    if not config.monitor.interfaces:
+        raise click.UsageError("name an interface: mobiscud monitor -i eth0")
+    from mobiscud.app import node
+
+    node.run_monitor(config, to_stdout=to_stdout)
+
+
+@cli.command()
+@common
+def run(config_file: Path | None, log_level: str, log_format: str) -> None:
+    """Run a whole node from one configuration file: the monitor, the controller, or both.
+
+    \b
+    The node is a monitor when monitor.interfaces names any, and the controller of
+    the cloudlet whose node is site.node.
+    """
+    if config_file is None:
+        raise click.UsageError("name the configuration: mobiscud run -c mobiscud.yaml")
+    config = prepare(config_file, log_level, log_format)
+    from mobiscud.app import node
+
+    node.run(config)
+
+
+@cli.command()
+@click.option("--type", "-t", "types", multiple=True, help="Only this type, e.g. handover.completed; repeatable.")
+@click.option("--ue", "-u", "ues", multiple=True, help="Only this UE key; repeatable.")
+@click.option("--bus", "url", metavar="URL", help="The broker, e.g. mqtt://127.0.0.1:1883; else bus.url.")
+@click.option("--output", type=click.Choice(["jsonl", "table"]), default="jsonl", show_default=True)
+@common
+def events(
+    types: tuple[str, ...],
+    ues: tuple[str, ...],
+    url: str | None,
+    output: str,
+    config_file: Path | None,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Print the events on the bus as they come, until interrupted."""
+    config = prepare(config_file, log_level, log_format)
+    from mobiscud.app import tail
+
+    tail.run(config, url=url, types=types, ues=ues, form=output)
+
+
+@cli.command("check-config")
+@click.argument("file", type=FILE)
+@common
+def check_config(file: Path, config_file: Path | None, log_level: str, log_format: str) -> None:
+    """Say OK, or name every wrong key of a configuration with its path and why."""
+    logs.configure(log_level, log_format)
+    configuration.load(file)
+    click.echo("OK")
+
+
+@cli.command()
+@click.option("--out", type=OUT_DIRECTORY, default=Path("out/demo"), show_default=True, help="Where the report goes.")
+@click.option("--quick", is_flag=True, help="Shorter phases: done within 90 s on two idle cores.")
+@click.option("--clean", is_flag=True, help="Only sweep what a killed run left behind.")
+@common
+def demo(out: Path, quick: bool, clean: bool, config_file: Path | None, log_level: str, log_format: str) -> None:
+    """The handover experiment of the paper, on real parts, on this machine (as root).
+
+    A UE attaches, its personal VM starts beside its base station, the UE hands over twice, and path and VM
+    follow. Everything runs in network namespaces; nothing else on the machine is touched. Writes report.html,
+    results.json and plots.
+    """
+    if config_file is not None:
+        raise click.UsageError("the demo makes its own configurations; --config does not apply")
+    logs.configure("warning" if log_level == "info" else log_level, log_format)
+    from mobiscud.app import demonstration
+
+    demonstration.run(out, quick=quick, clean_only=clean)
+
+
+def with_privacy(config: Config, mode: str | None) -> Config:
+    """The configuration, with the privacy that the command line asks for."""
+    if mode is None:
+        return config
+    return config.model_copy(update={"privacy": config.privacy.model_copy(update={"mode": mode})})
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """End the program with one clear line for each problem."""
+    for line in message.splitlines():
+        click.echo(f"mobiscud: {line}", err=True)
+    sys.exit(code)
 
 
 def main() -> None:
     """Entry point of the console script."""
+    try:
+        cli.main(prog_name="mobiscud", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        fail("interrupted", 130)
+    except ConfigError as error:
+        fail(str(error), 2)
+    except MobiScudError as error:
+        fail(str(error), 1)
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in EXTRAS:
+            raise
+        fail(f"this needs {error.name}: {EXTRAS[error.name.split('.')[0]]}", 1)
+
+
+EXTRAS = {
+    "os_ken": "pip install 'mobiscud[node]'",
+    "libvirt": "pip install 'mobiscud[node]' (with libvirt-dev and pkg-config installed)",
+    "pycrate_asn1dir": "pip install 'mobiscud[testbed]'",
+    "pycrate_mobile": "pip install 'mobiscud[testbed]'",
+    "scapy": "pip install 'mobiscud[testbed]'",
+}

@@ -127,7 +127,7 @@ class MqttBus:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if self._client is not None:
             await self.flush()
         if self._supervisor is not None:
             self._supervisor.cancel()

@@ -365,12 +365,12 @@ def _pull_later(r: UeRecord, i: MoveRefused) -> Result:
 
 def _halted_there(r: UeRecord, i: HaltedThere) -> Result:
     """The path flips now; what comes before the guest runs waits in its tap."""
-    return _flip(replace(r, halted_at=i.at), done=r.landed_at is not None)
+    return _flip(replace(r, phase=Phase.PULLING, halted_at=i.at), done=r.landed_at is not None)
 
 
 def _landed(r: UeRecord, i: Landed) -> Result:
     """It runs here; where the source's word has not come, the path flips now."""
-    return _flip(replace(r, landed_at=i.at), done=r.halted_at is not None)
+    return _flip(replace(r, phase=Phase.PULLING, landed_at=i.at), done=r.halted_at is not None)
 
 
 def _flip(r: UeRecord, *, done: bool) -> Result:
@@ -467,6 +467,9 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.DETOURED, HandoverOff): _stay_inside,
     (Phase.DETOURED, HandoverDone): _come,
     (Phase.DETOURED, Dwelled): _pull,
+    (Phase.DETOURED, HaltedThere): _halted_there,
+    (Phase.DETOURED, Landed): _landed,
+    (Phase.DETOURED, MovedHere): _pulled,
     (Phase.DETOURED, PvmSeen): _pvm_elsewhere,
     (Phase.DETOURED, UeWentIdle): _go_idle,
     (Phase.DETOURED, UeLeft): _forget,

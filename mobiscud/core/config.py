@@ -7,7 +7,7 @@ here that touches either.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -91,11 +91,18 @@ class BusConfig(Section):
 
 
 class PrivacyConfig(Section):
-    """``pseudonym``: no IMSI leaves the process. The key of the pseudonyms is made once, mode 0600, at ``key_file``."""
+    """``pseudonym``: no IMSI leaves the process. Without ``key`` the key of the pseudonyms is made once, mode 0600,
+    at ``key_file``."""
 
     mode: Literal["pseudonym", "clear"] = "pseudonym"
-    key: str | None = None
-    key_file: Path = Path("/var/lib/mobiscud/pseudonym.key")
+    key: Annotated[str, Field(min_length=16)] | None = None
+    key_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.key is not None and self.key_file is not None:
+            raise ValueError("key and key_file exclude each other")
+        return self
 
 
 class MonitorConfig(Section):
@@ -219,6 +226,7 @@ class Config(Section):
         problems = list(_repeated("cloudlets: id", (c.id for c in self.cloudlets)))
         known = {c.id for c in self.cloudlets}
         enbs = [str(e) for c in self.cloudlets for e in c.enb_ids]
+        problems += _repeated("cloudlets: node", (c.node for c in self.cloudlets))
         problems += _repeated("cloudlets: enb_ids", enbs)
         problems += _repeated("offload.subscribers: pvm id", (s.pvm.id for s in self.offload.subscribers))
         problems += _repeated(
@@ -249,19 +257,19 @@ class Config(Section):
                 return cloudlet
         raise ConfigError(f"cloudlets: there is no {name!r}")
 
-    def own_cloudlets(self) -> tuple[CloudletConfig, ...]:
-        """The cloudlets that this node controls."""
-        return tuple(c for c in self.cloudlets if c.node == self.site.node)
+    def own_cloudlet(self) -> CloudletConfig | None:
+        """The cloudlet that this node controls, if it controls one."""
+        return next((c for c in self.cloudlets if c.node == self.site.node), None)
 
-    def subscribers(self, key_of: Mapping[Imsi, UeKey]) -> dict[UeKey, Pvm]:
+    def subscribers(self, key_of: Callable[[Imsi], UeKey]) -> dict[UeKey, Pvm]:
         """The personal VM of every subscriber, by UE key."""
         return {
-            UeKey(s.ue) if s.ue is not None else key_of[Imsi(s.imsi or "")]: s.personal_vm()
+            key_of(Imsi(s.imsi)) if s.imsi is not None else UeKey(s.ue or ""): s.personal_vm()
             for s in self.offload.subscribers
         }
 
 
-def _repeated(what: str, names: Any) -> list[str]:
+def _repeated(what: str, names: Iterable[str]) -> list[str]:
     seen: set[str] = set()
     again: list[str] = []
     for name in names:

@@ -1,0 +1,5 @@
+"""``python -m mobiscud`` is ``mobiscud``."""
+
+from mobiscud.app.cli import main
+
+main()

@@ -1,0 +1,169 @@
+"""``mobiscud replay``: captures in, events out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from epc_monitor.pipeline import Monitor
+
+from epc_monitor.capture import read_capture
+from epc_monitor.frames import Frame
+from epc_monitor.identity import UeKeys
+from mobiscud.bus.cloudevents import TYPE_PREFIX, Envelopes, encode
+from mobiscud.bus.mqtt import Broker, MqttBus
+from mobiscud.bus.publisher import EventPublisher
+from mobiscud.core.config import Config
+from mobiscud.core.errors import AdapterError, ConfigError, MobiScudError
+from mobiscud.core.events import Event
+
+Sink = Callable[[Event], None]
+
+FLUSH_EVERY: Final = 1000
+"""Events that may be on their way to the broker before the replay waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """What the command line asked for; ``output`` is ``jsonl``, ``table`` or ``none``."""
+
+    output: str = "jsonl"
+    stats: bool = False
+    publish: bool = False
+    real_time: bool = False
+
+
+def replay(files: Iterable[Path], config: Config, keys: UeKeys, options: ReplayOptions) -> None:
+    """Read the captures one after the other, as one stream.
+
+    :raises MobiScudError: a file is no capture, or is cut off (what came before it was printed), or the broker
+        failed
+    """
+    monitor = Monitor(keys)
+    began = time.perf_counter()
+    try:
+        asyncio.run(_replay(files, config, monitor, options))
+    finally:
+        sys.stdout.flush()
+        if options.stats:
+            seconds = round(time.perf_counter() - began, 6)
+            print(json.dumps({**monitor.stats.as_dict(), "seconds": seconds}), file=sys.stderr)
+
+
+async def _replay(files: Iterable[Path], config: Config, monitor: Monitor, options: ReplayOptions) -> None:
+    show_imsi = config.privacy.mode == "clear"
+    async with contextlib.AsyncExitStack() as stack:
+        sinks: list[Sink] = []
+        if options.output != "none":
+            sinks.append(printer(options.output, f"/mobiscud/{config.site.name}/monitor", show_imsi=show_imsi))
+        bus = None
+        if options.publish:
+            bus = await stack.enter_async_context(_bus(config))
+            sinks.append(EventPublisher(bus, config.site.name, "monitor", show_imsi=show_imsi).publish)
+        published = 0
+        clock = _Clock()
+        for frame in _frames(files):
+            if options.real_time:
+                await asyncio.sleep(max(0.0, clock.wait_s(frame)))
+            events = monitor.receive(frame)
+            for event in events:
+                for sink in sinks:
+                    sink(event)
+            published += len(events)
+            if bus is not None and published >= FLUSH_EVERY:
+                published = 0
+                await _flush(bus)
+
+
+@contextlib.asynccontextmanager
+async def _bus(config: Config) -> AsyncIterator[MqttBus]:
+    if config.bus.url is None:
+        raise ConfigError("bus.url: --publish needs a broker; name one in the configuration")
+    async with MqttBus(Broker.from_config(config.bus, config.bus.url)) as bus:
+        try:
+            yield bus
+        finally:
+            await _flush(bus)
+
+
+async def _flush(bus: MqttBus) -> None:
+    if not await bus.flush():
+        raise AdapterError("the broker no longer takes what is published: is it still there?")
+
+
+def _frames(files: Iterable[Path]) -> Iterator[Frame]:
+    """All frames; a file that ends too soon does not keep the others from being read."""
+    failure: MobiScudError | None = None
+    for path in files:
+        try:
+            yield from read_capture(path)
+        except MobiScudError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+class _Clock:
+    """Maps capture times onto the present, from the first frame on."""
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+
+    def wait_s(self, frame: Frame) -> float:
+        """How long until it is this frame's turn."""
+        at = frame.at / 1e9
+        if self._offset is None:
+            self._offset = time.monotonic() - at
+        return at + self._offset - time.monotonic()
+
+
+def printer(form: str, source: str, *, show_imsi: bool, flush: bool = False) -> Sink:
+    """Prints events on stdout, as ``jsonl`` or as a ``table`` for people; ``flush``: each at once."""
+    envelopes = Envelopes(source, show_imsi=show_imsi)
+
+    def show(event: Event) -> None:
+        envelope = envelopes.wrap(event)
+        print(encode(envelope).decode() if form == "jsonl" else describe(envelope), flush=flush)
+
+    return show
+
+
+def describe(envelope: dict[str, Any]) -> str:
+    """A CloudEvent as a line of a table: time of day, UE, type, and what a person wants to see of it."""
+    kind = envelope["type"].removeprefix(TYPE_PREFIX)
+    shown = summary(envelope.get("data") or {})
+    return f"{envelope.get('time', '')[11:]:16}  {envelope.get('subject', '-'):19}  {kind:22}  {shown}"
+
+
+def summary(data: dict[str, Any]) -> str:
+    """What a person wants to see of an event, in one line."""
+    parts: list[str] = []
+    if data.get("imsi"):
+        parts.append(data["imsi"])
+    parts += data.get("ue_ip") or []
+    if "source" in data and "target" in data:
+        parts.append(f"{data['kind']} {_place(data['source'])} -> {_place(data['target'])}")
+    elif "enb" in data or "ecgi" in data:
+        parts.append(_place(data))
+    if data.get("cause"):
+        parts.append(data["cause"]["name"])
+    for bearer in data.get("bearers") or []:
+        ends = (bearer.get(end) for end in ("uplink", "downlink"))
+        shown = " / ".join(f"{end['address']} {end['teid']}" if end else "?" for end in ends)
+        parts.append(f"E-RAB {bearer['e_rab_id']}: {shown}")
+    parts += [f"{name} {data[name]}" for name in ("via", "detail", "previous_ue", "count") if data.get(name)]
+    parts += [f"{name} {data[name]:.1f}" for name in ("downtime_ms", "total_ms") if data.get(name) is not None]
+    return "  ".join(parts)
+
+
+def _place(where: dict[str, Any]) -> str:
+    enb, ecgi = where.get("enb") or {}, where.get("ecgi") or {}
+    shown = f"eNB {enb['enb_id']:#x}" if enb.get("enb_id") is not None else f"eNB at {enb.get('address') or '?'}"
+    return f"{shown} cell {ecgi['cell_id']}" if ecgi else shown
