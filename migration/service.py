@@ -160,6 +160,10 @@ class PersonalVmHost:
         states = await self._hypervisor.states()
         return tuple(sorted(pvm_id for pvm_id, state in states.items() if state is PvmState.RUNNING))
 
+    def is_migrating(self, pvm_id: PvmId) -> bool:
+        """Tell whether the PVM is on its way from here."""
+        return pvm_id in self._jobs
+
     async def abort(self, pvm_id: PvmId) -> None:
         """Call off a migration under way; its ``migrate`` then raises. Nothing to call off is fine.
 

@@ -1,0 +1,181 @@
+"""Hypervisors that behave like the real ones in all that can be seen from outside, but run nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Final
+
+from migration.hypervisor import CopyStatistics, MigrationOrder, Observer
+from migration.lifecycle import PvmResumed, PvmState, PvmStopped, PvmSuspended, StopReason
+from migration.verdict import Accelerator, HypervisorFacts, MigrationMode
+from mobiscud.core.edge import Pvm
+from mobiscud.core.errors import AdapterError
+from mobiscud.core.ids import PvmId
+
+GUEST_MIB: Final = 50
+"""What a copy moves."""
+
+UNLIMITED_MIB_S: Final = 100_000
+"""The bandwidth where none is ordered: fast, so that tests are."""
+
+SAFE_FACTS: Final = HypervisorFacts((10, 0, 2), Accelerator.TCG, "/usr/bin/qemu", "pc")
+
+
+@dataclass(slots=True)
+class FakeGuest:
+    """A guest; it is the same object wherever it goes, with the same boot id."""
+
+    pvm: Pvm
+    state: PvmState = PvmState.RUNNING
+    boot_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+@dataclass(slots=True)
+class _Copy:
+    """A migration under way; ``switch`` is set by ``start_post_copy``."""
+
+    order: MigrationOrder
+    aborted: asyncio.Event = field(default_factory=asyncio.Event)
+    switch: asyncio.Event = field(default_factory=asyncio.Event)
+    bytes_moved: int = 0
+
+
+class FakeSite:
+    """All hypervisors that can reach each other, by migration URI."""
+
+    def __init__(self) -> None:
+        self.hypervisors: dict[str, FakeHypervisor] = {}
+
+    def add(self, uri: str, facts: HypervisorFacts = SAFE_FACTS) -> FakeHypervisor:
+        """Make one more, reachable at ``uri``."""
+        hypervisor = self.hypervisors[uri] = FakeHypervisor(self, facts)
+        return hypervisor
+
+    def running_copies(self, pvm_id: PvmId) -> list[FakeGuest]:
+        """Count on all hypervisors, as an independent observer would."""
+        guests = (hypervisor.guests.get(pvm_id) for hypervisor in self.hypervisors.values())
+        return [guest for guest in guests if guest is not None and guest.state is PvmState.RUNNING]
+
+
+class FakeHypervisor:
+    """One of a ``FakeSite``. ``reachable`` may be cleared: it then takes no guest from others, and runs on."""
+
+    def __init__(self, site: FakeSite, facts: HypervisorFacts) -> None:
+        self._site = site
+        self._facts = facts
+        self._observer: Observer | None = None
+        self._copies: dict[PvmId, _Copy] = {}
+        self.guests: dict[PvmId, FakeGuest] = {}
+        self.reachable = True
+
+    async def connect(self, observer: Observer) -> HypervisorFacts:
+        """Begin to tell the observer."""
+        self._observer = observer
+        return self._facts
+
+    async def close(self) -> None:
+        """Tell nobody any more."""
+        self._observer = None
+
+    async def boot(self, pvm: Pvm) -> None:
+        """Have a new guest, running at once."""
+        if pvm.id in self.guests:
+            raise AdapterError(f"{pvm.id} exists")
+        self.guests[pvm.id] = FakeGuest(pvm)
+        self._tell(PvmResumed(pvm.id, time.time_ns(), migrated=False))
+
+    async def destroy(self, pvm_id: PvmId) -> None:
+        """Have it no longer."""
+        if self.guests.pop(pvm_id, None) is not None:
+            self._tell(PvmStopped(pvm_id, time.time_ns(), StopReason.DESTROYED))
+
+    async def state(self, pvm_id: PvmId) -> PvmState:
+        """See the guest's state."""
+        guest = self.guests.get(pvm_id)
+        return PvmState.ABSENT if guest is None else guest.state
+
+    async def states(self) -> dict[PvmId, PvmState]:
+        """See all guests' states."""
+        return {pvm_id: guest.state for pvm_id, guest in self.guests.items()}
+
+    async def migrate(self, order: MigrationOrder) -> CopyStatistics:
+        """Copy for as long as the bandwidth makes it take, then switch; post-copy switches first."""
+        guest = self.guests.get(order.pvm_id)
+        target = self._site.hypervisors.get(order.target)
+        if guest is None:
+            raise AdapterError(f"{order.pvm_id} is not here")
+        if order.pvm_id in self._copies:
+            raise AdapterError(f"{order.pvm_id} is migrating already")
+        if target is None or not target.reachable:
+            raise AdapterError(f"{order.target}: connection refused")
+        if order.pvm_id in target.guests:
+            raise AdapterError(f"{order.pvm_id} exists at {order.target}")
+        copy = self._copies[order.pvm_id] = _Copy(order)
+        try:
+            self._tell_iteration(order.pvm_id, 1)
+            await self._transfer_until(copy, copy.switch if order.mode is MigrationMode.POST_COPY else None)
+            self._tell_iteration(order.pvm_id, 2)
+            self._hand_over(guest, target)
+        finally:
+            del self._copies[order.pvm_id]
+        del self.guests[order.pvm_id]
+        self._tell(PvmStopped(order.pvm_id, time.time_ns(), StopReason.MIGRATED))
+        downtime_ms = float(order.max_downtime_ms) if order.mode is MigrationMode.PRE_COPY else None
+        return CopyStatistics(2, GUEST_MIB << 20, 0, downtime_ms)
+
+    async def start_post_copy(self, pvm_id: PvmId) -> None:
+        """Let the guest go."""
+        if pvm_id not in self._copies:
+            raise AdapterError(f"{pvm_id} is not migrating")
+        self._copies[pvm_id].switch.set()
+
+    async def copy_statistics(self, pvm_id: PvmId) -> CopyStatistics | None:
+        """See how far the copy is."""
+        copy = self._copies.get(pvm_id)
+        if copy is None:
+            return None
+        return CopyStatistics(1, copy.bytes_moved, (GUEST_MIB << 20) - copy.bytes_moved)
+
+    async def abort(self, pvm_id: PvmId) -> bool:
+        """End the copy; the guest never stood still."""
+        copy = self._copies.get(pvm_id)
+        if copy is None:
+            return False
+        copy.aborted.set()
+        return True
+
+    def restart(self) -> None:
+        """Have the daemon end and come back: guests run on, and the observer hears that the connection broke."""
+        if self._observer is not None:
+            self._observer.on_lost("the fake restarts")
+
+    async def _transfer_until(self, copy: _Copy, switch: asyncio.Event | None) -> None:
+        """Move the memory, or stop early at the switch."""
+        duration_s = GUEST_MIB / (copy.order.bandwidth_mib_s or UNLIMITED_MIB_S)
+        waits = [asyncio.create_task(event.wait()) for event in (copy.aborted, switch) if event is not None]
+        try:
+            await asyncio.wait(waits, timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if copy.aborted.is_set():
+            raise AdapterError(f"migration of {copy.order.pvm_id} was canceled")
+        copy.bytes_moved = GUEST_MIB << 20
+
+    def _hand_over(self, guest: FakeGuest, target: FakeHypervisor) -> None:
+        pvm_id = guest.pvm.id
+        self.guests[pvm_id] = FakeGuest(guest.pvm, PvmState.SUSPENDED, guest.boot_id)
+        self._tell(PvmSuspended(pvm_id, time.time_ns(), migrating=True))
+        target.guests[pvm_id] = guest
+        target._tell(PvmResumed(pvm_id, time.time_ns(), migrated=True))
+
+    def _tell(self, notice: PvmSuspended | PvmResumed | PvmStopped) -> None:
+        if self._observer is not None:
+            self._observer.on_notice(notice)
+
+    def _tell_iteration(self, pvm_id: PvmId, iteration: int) -> None:
+        if self._observer is not None:
+            self._observer.on_iteration(pvm_id, iteration)
