@@ -1,0 +1,417 @@
+"""One UE as the MME knows it, and its procedures (TS 23.401 5.3 to 5.5), each written down from its beginning to end.
+
+Order and content of the messages are Open5GS's: a new MME UE S1AP ID at each Initial UE Message and at the target of
+each S1 handover; the release at the source some 300 ms after Handover Notify; the release of the target before
+Handover Cancel Acknowledge; the release by the MME's id alone after Handover Failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from mobiscud.core.errors import DecodeError
+from mobiscud.core.ids import Ecgi, FTeid, Imsi, Tai, Teid
+from testbed import gtpv2_build as gtp
+from testbed import nas_build as nas
+from testbed import s1ap_build as s1ap
+from testbed.gtpv2_build import Ie, IeType, Interface, MessageType
+from testbed.mailbox import Mailbox, ProcedureError
+from testbed.s1ap_build import S1apMessage
+from testbed.sctp_association import STREAMS
+from testbed.sctp_link import SctpConnection
+
+if TYPE_CHECKING:
+    from testbed.mme import Mme
+
+E_RAB_ID: Final = nas.DEFAULT_BEARER
+_QOS: Final = {
+    "qCI": 9,
+    "allocationRetentionPriority": {
+        "priorityLevel": 8,
+        "pre-emptionCapability": "shall-not-trigger-pre-emption",
+        "pre-emptionVulnerability": "not-pre-emptable",
+    },
+}
+_BIT_RATE: Final = {"uEaggregateMaximumBitRateDL": 1_000_000_000, "uEaggregateMaximumBitRateUL": 1_000_000_000}
+_SECURITY_CAPABILITIES: Final = {
+    "encryptionAlgorithms": (0xE000, 16),
+    "integrityProtectionAlgorithms": (0xE000, 16),
+}
+
+NON_UE_STREAM: Final = 0
+
+Cause = tuple[str, str]
+
+
+@dataclass(eq=False, slots=True)
+class EnbPeer:
+    """An eNodeB at the far end of an association; ``enb_id`` -1 before S1 Setup."""
+
+    connection: SctpConnection
+    enb_id: int = -1
+    tais: list[Tai] = field(default_factory=list)
+
+    def send(self, name: str, stream: int = NON_UE_STREAM, **ies: Any) -> None:
+        """Send one S1AP message."""
+        self.connection.send(s1ap.encode(name, **ies), stream=stream)
+
+
+@dataclass(eq=False, slots=True)
+class Leg:
+    """One S1 connection of a UE. ``enb_ue_id`` is ``None`` until the eNodeB has named its own."""
+
+    mme_ue_id: int
+    peer: EnbPeer
+    ue: MmeUe
+    enb_ue_id: int | None = None
+
+    def send(self, name: str, **ies: Any) -> None:
+        """Send a UE-associated message with both ids, on a stream of the UE's."""
+        self.peer.send(name, self._stream, MME_UE_S1AP_ID=self.mme_ue_id, eNB_UE_S1AP_ID=self.enb_ue_id, **ies)
+
+    def send_first(self, name: str, **ies: Any) -> None:
+        """Send the first message of a connection, which only the MME's id names."""
+        self.peer.send(name, self._stream, MME_UE_S1AP_ID=self.mme_ue_id, **ies)
+
+    def send_nas(self, octets: bytes) -> None:
+        """Send a NAS message down."""
+        self.send("DownlinkNASTransport", NAS_PDU=octets)
+
+    def release(self, cause: Cause) -> None:
+        """Command the release."""
+        ids: tuple[str, Any] = ("mME-UE-S1AP-ID", self.mme_ue_id)
+        if self.enb_ue_id is not None:
+            ids = ("uE-S1AP-ID-pair", {"mME-UE-S1AP-ID": self.mme_ue_id, "eNB-UE-S1AP-ID": self.enb_ue_id})
+        self.peer.send("UEContextReleaseCommand", self._stream, UE_S1AP_IDs=ids, Cause=cause)
+
+    @property
+    def _stream(self) -> int:
+        return self.mme_ue_id % (STREAMS - 1) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message that came on a connection; ``peer`` differs from the connection's in a Path Switch Request."""
+
+    leg: Leg
+    message: S1apMessage
+    peer: EnbPeer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnbLost:
+    """The association under a connection is gone."""
+
+    leg: Leg
+
+
+@dataclass(frozen=True, slots=True)
+class DataWaits:
+    """The S-GW holds downlink data for the UE."""
+
+
+Item = Arrival | EnbLost | DataWaits
+
+
+@dataclass(frozen=True, slots=True)
+class _PdnSession:
+    """The UE's PDN connection, from Create to Delete Session."""
+
+    sgw_s11: FTeid
+    sgw_s1u: FTeid
+    ue_address: str
+
+
+class MmeUe:
+    """A subscriber that has attached at least once."""
+
+    def __init__(self, mme: Mme, imsi: Imsi, guti: nas.Guti) -> None:
+        self.imsi = imsi
+        self.guti = guti
+        self.mailbox: Mailbox[Item] = Mailbox()
+        self.mme_teid = secrets.randbits(31) | 1
+        """Our end on S11."""
+        self._mme = mme
+        self._leg: Leg | None = None
+        self._session: _PdnSession | None = None
+        self._tai: Tai | None = None
+        self._ecgi: Ecgi | None = None
+        self._nas_count = 0
+
+    async def run(self) -> None:
+        """Serve the UE for ever, one procedure after the other."""
+        while True:
+            item = await self.mailbox.next()
+            try:
+                await self._handle(item)
+            except (ProcedureError, DecodeError):
+                continue  # the procedure is given up; what the UE does next begins anew
+
+    async def _handle(self, item: Item) -> None:
+        match item:
+            case Arrival():
+                await self._on_message(item)
+            case EnbLost():
+                if item.leg is self._leg:
+                    self._leg = None
+                    await self._release_access_bearers()
+            case DataWaits():
+                if self._leg is None and self._tai is not None:
+                    self._mme.page(self, self._tai)
+
+    async def _on_message(self, arrival: Arrival) -> None:
+        leg, message = arrival.leg, arrival.message
+        match message.name:
+            case "InitialUEMessage":
+                await self._begin(leg, message)
+            case "UplinkNASTransport":
+                await self._uplink_nas(leg, nas.read(message.ies["NAS_PDU"]))
+            case "UEContextReleaseRequest":
+                await self._go_idle(leg, message.ies["Cause"])
+            case "UEContextReleaseComplete":
+                self._mme.drop(leg)
+            case "HandoverRequired":
+                await self._s1_handover(leg, message)
+            case "PathSwitchRequest":
+                await self._path_switch(arrival)
+            case _:
+                pass  # information that changes nothing here, such as UE Capability Info Indication
+
+    # -- attach, service request, detach -----------------------------------------------------------------------------
+
+    async def _begin(self, leg: Leg, message: S1apMessage) -> None:
+        stale, self._leg = self._leg, leg
+        if stale is not None:
+            stale.release(("nas", "normal-release"))
+        self._place(message)
+        nas_message = nas.read(message.ies["NAS_PDU"])
+        if nas_message.type is nas.EmmType.ATTACH_REQUEST:
+            await self._attach(leg)
+        elif nas_message.type is nas.EmmType.SERVICE_REQUEST and self._session is not None:
+            await self._service(leg)
+        elif nas_message.type is nas.EmmType.DETACH_REQUEST:
+            await self._detach(leg, nas_message)
+        else:
+            self._leg = None
+            leg.release(("nas", "unspecified"))
+
+    async def _attach(self, leg: Leg) -> None:
+        if self._session is not None:
+            await self._delete_session()
+        self._nas_count = 0
+        challenge = secrets.token_bytes(16)
+        leg.send_nas(nas.authentication_request(challenge, secrets.token_bytes(16)))
+        response = await self._expect_nas(leg, nas.EmmType.AUTHENTICATION_RESPONSE)
+        if nas.res_of(response) != nas.response_to(challenge):
+            raise ProcedureError("wrong RES")
+        leg.send_nas(nas.security_mode_command())
+        await self._expect_nas(leg, nas.EmmType.SECURITY_MODE_COMPLETE)
+        session = await self._create_session()
+        self._nas_count += 1
+        tai, _ = self._whereabouts()
+        accept = nas.attach_accept(self.guti, tai, self._mme.config.apn, session.ue_address, self._nas_count)
+        self._set_up_context(leg, session, accept)
+        enb = await self._expect_context(leg)
+        await self._expect_nas(leg, nas.EmmType.ATTACH_COMPLETE)
+        await self._modify_bearer(enb)
+
+    async def _service(self, leg: Leg) -> None:
+        session = self._connected_session()
+        self._set_up_context(leg, session, None)
+        enb = await self._expect_context(leg)
+        await self._modify_bearer(enb, self._location(), Ie(IeType.DELAY_VALUE, b"\0"))
+
+    async def _uplink_nas(self, leg: Leg, message: nas.Nas) -> None:
+        if message.type is nas.EmmType.DETACH_REQUEST:
+            await self._detach(leg, message)
+
+    async def _detach(self, leg: Leg, request: nas.Nas) -> None:
+        if self._session is not None:
+            await self._delete_session()
+        if not nas.is_switch_off(request):
+            self._nas_count += 1
+            leg.send_nas(nas.detach_accept(self._nas_count))
+        self._leg = None
+        leg.release(("nas", "detach"))
+
+    def _set_up_context(self, leg: Leg, session: _PdnSession, nas_pdu: bytes | None) -> None:
+        e_rab = {"e-RAB-ID": E_RAB_ID, "e-RABlevelQoSParameters": _QOS, **s1ap.tunnel_value(session.sgw_s1u)}
+        if nas_pdu is not None:
+            e_rab["nAS-PDU"] = nas_pdu
+        leg.send(
+            "InitialContextSetupRequest",
+            uEaggregateMaximumBitrate=_BIT_RATE,
+            E_RABToBeSetupListCtxtSUReq=[e_rab],
+            UESecurityCapabilities=_SECURITY_CAPABILITIES,
+            SecurityKey=(secrets.randbits(256), 256),
+        )
+
+    async def _expect_context(self, leg: Leg) -> FTeid:
+        response = await self._expect(leg, "InitialContextSetupResponse")
+        return s1ap.tunnel_of(response.ies["E_RABSetupListCtxtSURes"][0])
+
+    # -- idle --------------------------------------------------------------------------------------------------------
+
+    async def _go_idle(self, leg: Leg, cause: Cause) -> None:
+        if leg is not self._leg:
+            return
+        await self._release_access_bearers()
+        leg.release(cause)
+        await self._expect(leg, "UEContextReleaseComplete")
+        self._mme.drop(leg)
+        self._leg = None
+
+    # -- handover ----------------------------------------------------------------------------------------------------
+
+    async def _s1_handover(self, source: Leg, required: S1apMessage) -> None:
+        session = self._connected_session()
+        _, target_id = required.ies["TargetID"]
+        peer = self._mme.enbs.get(target_id["global-ENB-ID"]["eNB-ID"][1][0])
+        if peer is None:
+            source.send("HandoverPreparationFailure", Cause=("radioNetwork", "unknown-targetID"))
+            return
+        target = self._mme.new_leg(self, peer)
+        target.send_first(
+            "HandoverRequest",
+            HandoverType=required.ies["HandoverType"],
+            Cause=required.ies["Cause"],
+            uEaggregateMaximumBitrate=_BIT_RATE,
+            E_RABToBeSetupListHOReq=[
+                {"e-RAB-ID": E_RAB_ID, "e-RABlevelQosParameters": _QOS, **s1ap.tunnel_value(session.sgw_s1u)}
+            ],
+            Source_ToTarget_TransparentContainer=required.ies["Source_ToTarget_TransparentContainer"],
+            UESecurityCapabilities=_SECURITY_CAPABILITIES,
+            SecurityContext=_next_hop(),
+        )
+        answer = await self._expect(target, "HandoverRequestAcknowledge", "HandoverFailure")
+        if answer.name == "HandoverFailure":
+            source.send("HandoverPreparationFailure", Cause=answer.ies["Cause"])
+            target.release(("radioNetwork", "ho-failure-in-target-EPC-eNB-or-target-system"))
+            return
+        target.enb_ue_id = answer.ies["eNB_UE_S1AP_ID"]
+        enb = s1ap.tunnel_of(answer.ies["E_RABAdmittedList"][0])
+        source.send(
+            "HandoverCommand",
+            HandoverType=required.ies["HandoverType"],
+            Target_ToSource_TransparentContainer=answer.ies["Target_ToSource_TransparentContainer"],
+        )
+        await self._execute_handover(source, target, enb)
+
+    async def _execute_handover(self, source: Leg, target: Leg, enb: FTeid) -> None:
+        while True:
+            arrival = await self._expect_any(
+                {(source, "ENBStatusTransfer"), (source, "HandoverCancel"), (target, "HandoverNotify")}
+            )
+            match arrival.message.name:
+                case "ENBStatusTransfer":
+                    container = arrival.message.ies["eNB_StatusTransfer_TransparentContainer"]
+                    target.send("MMEStatusTransfer", eNB_StatusTransfer_TransparentContainer=container)
+                case "HandoverCancel":
+                    target.release(("radioNetwork", "handover-cancelled"))
+                    await self._expect(target, "UEContextReleaseComplete")
+                    self._mme.drop(target)
+                    source.send("HandoverCancelAcknowledge")
+                    return
+                case _:
+                    break
+        self._leg = target
+        self._place(arrival.message)
+        asyncio.get_running_loop().call_later(self._mme.config.mme.source_release_delay_s, self._release_source, source)
+        await self._modify_bearer(enb, self._location())
+
+    def _release_source(self, source: Leg) -> None:
+        if self._mme.legs.get(source.mme_ue_id) is source:
+            source.release(("radioNetwork", "successful-handover"))
+
+    async def _path_switch(self, arrival: Arrival) -> None:
+        leg, request, peer = arrival.leg, arrival.message, arrival.peer
+        if leg is not self._leg or peer is None:
+            return
+        leg.peer = peer
+        leg.enb_ue_id = request.ies["eNB_UE_S1AP_ID"]
+        self._place(request)
+        enb = s1ap.tunnel_of(request.ies["E_RABToBeSwitchedDLList"][0])
+        await self._modify_bearer(enb, self._location())
+        leg.send("PathSwitchRequestAcknowledge", SecurityContext=_next_hop())
+
+    # -- S11 -----------------------------------------------------------------------------------------------------------
+
+    async def _create_session(self) -> _PdnSession:
+        config = self._mme.config
+        response = await self._mme.s11.request(
+            MessageType.CREATE_SESSION_REQUEST,
+            0,
+            *gtp.session_identity(self.imsi, config.plmn.plmn, config.apn),
+            self._location(),
+            gtp.f_teid(Interface.S11_MME, FTeid(str(config.mme.s11_address), Teid(self.mme_teid))),
+            gtp.f_teid(Interface.S5C_PGW, FTeid(str(config.pgw.s5_address), Teid(0)), instance=1),
+            gtp.bearer_context(gtp.ebi(E_RAB_ID), gtp.default_bearer_qos()),
+        )
+        bearer = gtp.decode_ies(response.find(IeType.BEARER_CONTEXT))
+        self._session = _PdnSession(
+            sgw_s11=gtp.f_teid_of(response.find(IeType.F_TEID)),
+            sgw_s1u=gtp.f_teid_of(gtp.find(bearer, IeType.F_TEID)),
+            ue_address=gtp.pdn_address_of(response.find(IeType.PAA)),
+        )
+        return self._session
+
+    async def _modify_bearer(self, enb: FTeid, *ies: Ie) -> None:
+        bearer = gtp.bearer_context(gtp.ebi(E_RAB_ID), gtp.f_teid(Interface.S1U_ENB, enb))
+        await self._ask_sgw(MessageType.MODIFY_BEARER_REQUEST, *ies, bearer)
+
+    async def _release_access_bearers(self) -> None:
+        if self._session is not None:
+            await self._ask_sgw(MessageType.RELEASE_ACCESS_BEARERS_REQUEST, Ie(IeType.NODE_TYPE, b"\0"))
+
+    async def _delete_session(self) -> None:
+        await self._ask_sgw(MessageType.DELETE_SESSION_REQUEST, gtp.ebi(E_RAB_ID), self._location())
+        self._session = None
+
+    async def _ask_sgw(self, kind: MessageType, *ies: Ie) -> None:
+        await self._mme.s11.request(kind, self._connected_session().sgw_s11.teid, *ies)
+
+    def _connected_session(self) -> _PdnSession:
+        if self._session is None:
+            raise ProcedureError("the UE has no PDN connection")
+        return self._session
+
+    # -- where the UE is, and what it says -----------------------------------------------------------------------------
+
+    def _place(self, message: S1apMessage) -> None:
+        self._tai = s1ap.tai_of(message.ies["TAI"])
+        self._ecgi = s1ap.ecgi_of(message.ies["EUTRAN_CGI"])
+
+    def _whereabouts(self) -> tuple[Tai, Ecgi]:
+        if self._tai is None or self._ecgi is None:
+            raise ProcedureError("the UE is nowhere")
+        return self._tai, self._ecgi
+
+    def _location(self) -> Ie:
+        return gtp.user_location(*self._whereabouts())
+
+    async def _expect(self, leg: Leg, *names: str) -> S1apMessage:
+        return (await self._expect_any({(leg, name) for name in names})).message
+
+    async def _expect_any(self, wanted: set[tuple[Leg, str]]) -> Arrival:
+        item = await self.mailbox.expect(
+            lambda item: isinstance(item, Arrival) and (item.leg, item.message.name) in wanted,
+            " or ".join(sorted(name for _, name in wanted)),
+        )
+        if not isinstance(item, Arrival):
+            raise TypeError(item)
+        return item
+
+    async def _expect_nas(self, leg: Leg, kind: nas.EmmType) -> nas.Nas:
+        while True:
+            message = await self._expect(leg, "UplinkNASTransport")
+            read = nas.read(message.ies["NAS_PDU"])
+            if read.type is kind:
+                return read
+
+
+def _next_hop() -> dict[str, Any]:
+    """The security context that a target gets (TS 36.413 9.2.1.26); nobody derives a key from it here."""
+    return {"nextHopChainingCount": 2, "nextHopParameter": (secrets.randbits(256), 256)}

@@ -1,0 +1,169 @@
+"""The control plane of the emulated S-GW and P-GW: sessions by GTPv2-C on S11, addresses and tunnels behind it.
+
+S5-C is a call inside the process; S5-U is real. What Open5GS shows is copied: the S-GW's F-TEIDs persist from Create
+to Delete Session, and Modify Bearer Response echoes the F-TEID of the eNodeB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mobiscud.core.errors import DecodeError
+from mobiscud.core.ids import FTeid, Teid
+from testbed.gtpv2_build import (
+    CAUSE_CONTEXT_NOT_FOUND,
+    GTPC_PORT,
+    Gtpv2Message,
+    Ie,
+    IeType,
+    Interface,
+    MessageType,
+    bearer_context,
+    cause,
+    decode,
+    decode_ies,
+    ebi,
+    encode,
+    f_teid,
+    f_teid_of,
+    find,
+    pdn_address,
+)
+from testbed.lte_config import PgwConfig, SgwConfig
+from testbed.user_plane import GTPU_PORT, PgwUserPlane, Session, SgwUserPlane
+
+
+@dataclass(slots=True)
+class _SgwContext:
+    """One PDN connection."""
+
+    own_teid: int
+    mme: FTeid
+    ue_address: ipaddress.IPv4Address
+    pgw_teid: int
+    user_plane: Session
+
+
+class Gateways:
+    """S-GW and P-GW. Owns the S11 socket of the S-GW side; the user planes are only borrowed."""
+
+    def __init__(
+        self, sgw: SgwConfig, pgw: PgwConfig, s11: socket.socket, sgw_user: SgwUserPlane, pgw_user: PgwUserPlane
+    ) -> None:
+        self._sgw = sgw
+        self._pgw = pgw
+        self._s11 = s11
+        self._sgw_user = sgw_user
+        self._pgw_user = pgw_user
+        self._contexts: dict[int, _SgwContext] = {}
+        self._free_addresses = _addresses(pgw.pool)
+        self._returned: list[ipaddress.IPv4Address] = []
+        self._notification = 0
+        sgw_user.on_data_for_idle = self._notify_downlink_data
+        asyncio.get_running_loop().add_reader(s11, self._readable)
+
+    def close(self) -> None:
+        """Close the S11 socket."""
+        asyncio.get_running_loop().remove_reader(self._s11)
+        self._s11.close()
+
+    def _readable(self) -> None:
+        try:
+            datagram, sender = self._s11.recvfrom(65_535)
+        except (BlockingIOError, ConnectionError):
+            return
+        try:
+            request = decode(datagram)
+            answer = self._answer(request)
+        except DecodeError:
+            return
+        if answer is not None:
+            self._s11.sendto(encode(answer), sender)
+
+    def _answer(self, request: Gtpv2Message) -> Gtpv2Message | None:
+        if request.type is MessageType.CREATE_SESSION_REQUEST:
+            return self._create(request)
+        if request.type is MessageType.DOWNLINK_DATA_NOTIFICATION_ACK:
+            return None
+        context = self._contexts.get(request.teid)
+        if context is None:
+            refusal = (cause(CAUSE_CONTEXT_NOT_FOUND),)
+            return Gtpv2Message(MessageType(request.type + 1), 0, request.sequence, refusal)
+        match request.type:
+            case MessageType.MODIFY_BEARER_REQUEST:
+                ies = self._modify(context, request)
+            case MessageType.RELEASE_ACCESS_BEARERS_REQUEST:
+                self._sgw_user.release(context.user_plane)
+                ies = (cause(),)
+            case MessageType.DELETE_SESSION_REQUEST:
+                self._delete(context)
+                ies = (cause(),)
+            case _:
+                return None
+        return Gtpv2Message(MessageType(request.type + 1), context.mme.teid, request.sequence, ies)
+
+    def _create(self, request: Gtpv2Message) -> Gtpv2Message:
+        mme = f_teid_of(request.find(IeType.F_TEID))
+        ue_address = self._returned.pop(0) if self._returned else next(self._free_addresses)
+        pgw_teid = _new_teid()
+        pgw_end = (str(self._pgw.s5_address), GTPU_PORT)
+        session = Session(s1u_teid=_new_teid(), s5u_teid=_new_teid(), pgw=pgw_end, pgw_teid=pgw_teid)
+        context = _SgwContext(_new_teid(), mme, ue_address, pgw_teid, session)
+        self._contexts[context.own_teid] = context
+        self._sgw_user.add(session)
+        self._pgw_user.add(ue_address.packed, pgw_teid, (str(self._sgw.s5_address), GTPU_PORT), session.s5u_teid)
+        s11 = FTeid(str(self._sgw.s11_address), Teid(context.own_teid))
+        s1u = FTeid(str(self._sgw.s1u_address), Teid(session.s1u_teid))
+        s5u = FTeid(str(self._pgw.s5_address), Teid(pgw_teid))
+        ies = (
+            cause(),
+            f_teid(Interface.S11_SGW, s11),
+            f_teid(Interface.S5C_PGW, s5u, instance=1),
+            pdn_address(str(ue_address)),
+            Ie(IeType.APN_RESTRICTION, b"\0"),
+            bearer_context(
+                ebi(5),
+                cause(),
+                f_teid(Interface.S1U_SGW, s1u),
+                f_teid(Interface.S5U_PGW, s5u, instance=2),
+            ),
+        )
+        return Gtpv2Message(MessageType.CREATE_SESSION_RESPONSE, mme.teid, request.sequence, ies)
+
+    def _modify(self, context: _SgwContext, request: Gtpv2Message) -> tuple[Ie, ...]:
+        bearer = decode_ies(request.find(IeType.BEARER_CONTEXT))
+        enb = f_teid_of(find(bearer, IeType.F_TEID))
+        self._sgw_user.point_to(context.user_plane, enb)
+        return (cause(), bearer_context(ebi(5), f_teid(Interface.S1U_ENB, enb), cause()))
+
+    def _delete(self, context: _SgwContext) -> None:
+        del self._contexts[context.own_teid]
+        self._sgw_user.remove(context.user_plane)
+        self._pgw_user.remove(context.ue_address.packed, context.pgw_teid)
+        self._returned.append(context.ue_address)
+
+    def _notify_downlink_data(self, session: Session) -> None:
+        for context in self._contexts.values():
+            if context.user_plane is session:
+                self._notification += 1
+                notification = Gtpv2Message(
+                    MessageType.DOWNLINK_DATA_NOTIFICATION, context.mme.teid, self._notification, (ebi(5),)
+                )
+                self._s11.sendto(encode(notification), (context.mme.address, GTPC_PORT))
+
+
+def _addresses(pool: ipaddress.IPv4Network) -> Iterator[ipaddress.IPv4Address]:
+    """The pool's hosts but the first, which is the P-GW's own."""
+    hosts = pool.hosts()
+    next(hosts)
+    return hosts
+
+
+def _new_teid() -> int:
+    """A TEID that no other end of this process has, nearly surely; never 0."""
+    return secrets.randbits(32) | 1
