@@ -17,14 +17,15 @@ from flows.openflow import OpenFlowChannel, connect
 from flows.path import path_rules
 from flows.pipeline import Layout, link_mac, static_rules
 from flows.plan import diff
-from flows.rules import FlowRule, Rule, Slot
+from flows.rules import DecapRule, EncapRule, FlowRule, Rule, Slot
 from mobiscud.core.config import OffloadConfig, SwitchConfig
 from mobiscud.core.edge import PathSpec
 from mobiscud.core.errors import AdapterError, ConfigError, SetupError
 from mobiscud.core.ids import CloudletId, UeKey
 
 RETRY_S = 0.5
-log = structlog.get_logger()
+LINGER_S = 1.0  # Open vSwitch looks at each cached flow at least every 0.5 s (other_config:max-revalidator)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def layout_of(switch: SwitchConfig, offload: OffloadConfig) -> Layout:
 
 
 class CloudletSwitch:
-    """Use as a context manager; inside, the wire passes and ``apply`` works.
+    """Use as a context manager; inside, the wire passes and ``apply`` works. After it, the wire still passes.
 
     Runs in the network namespace of the cloudlet. What an earlier run left in the bridge under our cookie is swept.
     When the switch goes away and comes back, it is given everything anew.
@@ -64,6 +65,7 @@ class CloudletSwitch:
         self._datapath = GtpDatapath(switch.cloudlet, ports, switch.bpffs, link_mac(self._layout.cloudlet))
         self._installed: dict[UeKey, dict[Slot, Rule]] = {}
         self._occupied: dict[Slot, Rule] = {}
+        self._lingering: dict[Slot, asyncio.TimerHandle] = {}
         self._changing = asyncio.Lock()
         self._channel: OpenFlowChannel | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -79,14 +81,15 @@ class CloudletSwitch:
             self._keeper = asyncio.create_task(self._stay_connected(ready), name=f"switch {self._config.cloudlet}")
             await ready
         except BaseException:
-            await self.close(leave=False)
+            await self.close(leave=self._datapath.found_wire)
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close(leave=False)
+        """End as a wire: a node that stops must not take the cell with it. To uninstall, ``close(leave=False)``."""
+        await self.close(leave=True)
 
     async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
         """Bring one UE's path to what is desired (None: no offload) and name the rules then in force.
@@ -115,11 +118,14 @@ class CloudletSwitch:
         return SwitchCounters(rules=self._datapath.counters(entries), datapath=self._datapath.statistics())
 
     async def close(self, *, leave: bool) -> None:
-        """Remove every rule; then detach and leave the ports as found, or with ``leave`` let the wire go on passing.
+        """Remove every rule; then let the wire go on passing (``leave``), or detach and leave the ports as found.
 
         Twice is harmless.
         """
         async with self._changing:
+            for timer in self._lingering.values():
+                timer.cancel()
+            self._lingering.clear()
             for rule in self._occupied.values():
                 if not isinstance(rule, FlowRule):
                     self._datapath.delete(rule)
@@ -135,7 +141,7 @@ class CloudletSwitch:
                 await asyncio.wait([self._keeper])
                 self._keeper = None
             if leave:
-                self._datapath.close()
+                self._datapath.leave()
             else:
                 await self._datapath.detach()
 
@@ -177,8 +183,22 @@ class CloudletSwitch:
         still_there = [rule for rule in rules if self._occupied.get(rule.slot) == rule]
         await channel.commit([DeleteFlow(rule) for rule in still_there if isinstance(rule, FlowRule)])
         for rule in still_there:
-            if not isinstance(rule, FlowRule):
-                self._datapath.delete(rule)
             del self._occupied[rule.slot]
+            if isinstance(rule, DecapRule):
+                self._datapath.delete(rule)
+            elif isinstance(rule, EncapRule):
+                self._linger(rule)
         for rule in rules:
             del installed[rule.slot]
+
+    def _linger(self, rule: EncapRule) -> None:
+        """Forget a tunnel towards a UE a little later: the switch's flow cache may still send packets there."""
+        if timer := self._lingering.pop(rule.slot, None):
+            timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._lingering[rule.slot] = loop.call_later(LINGER_S, self._forget, rule)
+
+    def _forget(self, rule: EncapRule) -> None:
+        del self._lingering[rule.slot]
+        if rule.slot not in self._occupied:
+            self._datapath.delete(rule)

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from flows.gtp_datapath.commands import run
-from mobiscud.core.errors import SetupError
+from mobiscud.core.errors import AdapterError, SetupError
+from testbed import netns
+from testbed.netns import command
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 DAEMONS = ("ovs-vswitchd", "ovsdb-server")  # in the order in which they stop
@@ -25,16 +26,17 @@ STOP_TIMEOUT_S = 5.0
 
 
 class OpenVSwitch:
-    """Use as a context manager. ``netns`` names the namespace whose interfaces become ports; None for this one."""
+    """Use as a context manager. ``namespace`` names the one whose interfaces become ports; None for this process's."""
 
-    def __init__(self, run_dir: Path, netns: str | None = None) -> None:
+    def __init__(self, run_dir: Path, namespace: str | None = None) -> None:
         self._run_dir = run_dir.absolute()
-        self._netns = netns
+        self._namespace = namespace
 
     async def __aenter__(self) -> Self:
         """Start, after sweeping what a killed run left in the run directory.
 
-        :raises SetupError: Open vSwitch is not installed, or a daemon does not come up
+        :raises SetupError: Open vSwitch is not installed
+        :raises AdapterError: a daemon does not come up
         """
         _check_installed()
         await sweep(self._run_dir)
@@ -71,15 +73,15 @@ class OpenVSwitch:
 
     async def vsctl(self, *arguments: str) -> str:
         """Run ovs-vsctl on this database."""
-        return await run("ovs-vsctl", f"--db=unix:{self._run_dir}/db.sock", "--timeout=10", *arguments)
+        return await command("ovs-vsctl", f"--db=unix:{self._run_dir}/db.sock", "--timeout=10", *arguments)
 
     async def dump_flows(self, bridge: str) -> str:
         """The flows of a bridge in ovs-ofctl's words, for people and tests."""
-        return await run("ovs-ofctl", "-O", "OpenFlow13", "dump-flows", self.management_target(bridge))
+        return await command("ovs-ofctl", "-O", "OpenFlow13", "dump-flows", self.management_target(bridge))
 
     async def _start(self) -> None:
         database = self._run_dir / "conf.db"
-        await run("ovsdb-tool", "create", str(database), str(SCHEMA))
+        await command("ovsdb-tool", "create", str(database), str(SCHEMA))
         await self._daemon("ovsdb-server", str(database), f"--remote=punix:{self._run_dir}/db.sock")
         # Without the system datapath the daemon leaves the kernel's alone, which others may use.
         await self._daemon("ovs-vswitchd", f"unix:{self._run_dir}/db.sock", "--disable-system")
@@ -87,7 +89,8 @@ class OpenVSwitch:
 
     async def _daemon(self, name: str, *arguments: str) -> None:
         """Start a daemon; it detaches when it is ready."""
-        inside = ("nsenter", f"--net=/run/netns/{self._netns}") if self._netns else ()
+        # Not `ip netns exec`, which would also give the daemon a /sys of its own.
+        inside = ("nsenter", f"--net={netns.path(self._namespace)}") if self._namespace else ()
         common = (
             "--detach",
             "--no-chdir",
@@ -96,7 +99,7 @@ class OpenVSwitch:
             f"--log-file={self._run_dir / name}.log",
             "-vconsole:off",
         )
-        await run(*inside, "env", f"OVS_RUNDIR={self._run_dir}", name, *arguments, *common)
+        await command(*inside, "env", f"OVS_RUNDIR={self._run_dir}", name, *arguments, *common)
 
 
 def _check_installed() -> None:
@@ -116,9 +119,9 @@ async def sweep(run_dir: Path) -> None:
 async def _stop(pid: int, name: str, run_dir: Path) -> None:
     if not _is(pid, name):
         return
-    with suppress(SetupError):
+    with suppress(AdapterError):
         # Only when asked in this way does it take its bridges' devices away.
-        await run("ovs-appctl", "-t", str(run_dir / f"{name}.ctl"), "--timeout=5", "exit", "--cleanup")
+        await command("ovs-appctl", "-t", str(run_dir / f"{name}.ctl"), "--timeout=5", "exit", "--cleanup")
     for sign in (signal.SIGTERM, signal.SIGKILL):
         if await _ended(pid):
             return

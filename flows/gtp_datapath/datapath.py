@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import re
 import secrets
 import shutil
-import socket
-import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +14,12 @@ from flows.gtp_datapath import bpffs, entries
 from flows.gtp_datapath.build import build
 from flows.gtp_datapath.commands import run
 from flows.gtp_datapath.entries import Counter, Statistic
+from flows.gtp_datapath.interfaces import Interface, inspect, set_promiscuous
 from flows.gtp_datapath.maps import BpfMap
 from flows.rules import DecapRule, MapRule
 from mobiscud.core.errors import SetupError
 
 PREFERENCE = "19795"  # 0x4d53, "MS": tells our filter from others on the same port
-SIOCGIFHWADDR = 0x8927
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class WirePorts:
 
 
 class GtpDatapath:
-    """The program of one cloudlet. ``attach`` makes the wire, ``detach`` leaves the ports as they were."""
+    """The program of one cloudlet. ``attach`` makes the wire, ``detach`` leaves the ports as they were found."""
 
     def __init__(self, cloudlet: str, ports: WirePorts, file_system: Path, link_mac: str) -> None:
         self._cloudlet = cloudlet
@@ -48,25 +45,28 @@ class GtpDatapath:
         self._file_system = file_system
         self._link_mac = link_mac
         self._maps: dict[str, BpfMap] = {}
+        self._found: list[Interface] = []
+        self.found_wire = False
 
     async def attach(self) -> None:
         """Load and attach; from here on the wire passes everything. What an earlier run left is replaced in place.
 
         :raises SetupError: a port, a program or a privilege is missing
         """
-        indexes = {name: _index(name) for name in self._ports.programs.values()}
+        ports = self._ports
+        enb, core, gi = inspect(ports.enb), inspect(ports.core), inspect(ports.gi)
+        self.found_wire = bool((await run("tc", *_filter("show", ports.enb))).strip())
         program = await build()
         folder = bpffs.prepare(self._file_system, self._cloudlet)
         pins = folder / secrets.token_hex(4)
         pins.mkdir()
         await run("bpftool", "prog", "loadall", str(program), str(pins / "progs"), "pinmaps", str(pins / "maps"))
         self._open(pins / "maps")
-        ports = self._ports
-        gi_mac = _mac(ports.gi)
-        wiring = entries.settings(
-            indexes[ports.enb], indexes[ports.core], indexes[ports.gi], gi_destination=self._link_mac, gi_source=gi_mac
-        )
+        wiring = entries.settings(enb.index, core.index, gi.index, gi_destination=self._link_mac, gi_source=gi.mac)
         self._maps["settings"].update(entries.ONLY_KEY, wiring)
+        self._found = [enb, core]
+        for interface in self._found:
+            set_promiscuous(interface.name, True)
         for name, port in ports.programs.items():
             await _attach(port, pins / "progs" / name)
         for other in folder.iterdir():
@@ -74,17 +74,20 @@ class GtpDatapath:
                 shutil.rmtree(other)
 
     async def detach(self) -> None:
-        """Take the programs from the ports and remove the pins; the wire is cut."""
-        self.close()
+        """Take the programs from the ports; the wire is cut."""
+        self.leave()
         for port in self._ports.programs.values():
             await _detach(port)
-        bpffs.sweep(self._file_system, self._cloudlet)
+        for interface in self._found:
+            set_promiscuous(interface.name, interface.promiscuous)
+        self._found.clear()
 
-    def close(self) -> None:
-        """Let go of the maps and leave the program at work."""
+    def leave(self) -> None:
+        """Let go of the program and leave it at work. The wire needs no pins, only who wants the maps does."""
         for opened in self._maps.values():
             opened.close()
         self._maps.clear()
+        bpffs.sweep(self._file_system, self._cloudlet)
 
     def add(self, rule: MapRule) -> None:
         """Write the entry of the rule; a packet sees the old one or the new one, whole."""
@@ -124,19 +127,6 @@ class GtpDatapath:
         self._maps = {name: BpfMap(folder / name, size) for name, size in sizes.items()}
 
 
-def _index(port: str) -> int:
-    try:
-        return socket.if_nametoindex(port)
-    except OSError as error:
-        raise SetupError(f"there is no interface {port!r} in this network namespace") from error
-
-
-def _mac(port: str) -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        answer = fcntl.ioctl(probe, SIOCGIFHWADDR, struct.pack("256s", port.encode()))
-    return answer[18:24].hex(":")
-
-
 def _possible_processors() -> int:
     """How many values a per-CPU entry has: those that could ever be plugged in, not those at work."""
     text = Path("/sys/devices/system/cpu/possible").read_text()
@@ -146,7 +136,7 @@ def _possible_processors() -> int:
 async def _attach(port: str, pin: Path) -> None:
     with suppress(SetupError):  # it may be there already; if it cannot be made, the next command says why
         await run("tc", "qdisc", "add", "dev", port, "clsact")
-    await run("tc", *_filter("replace", port), "direct-action", "object-pinned", str(pin))
+    await run("tc", *_filter("replace", port), "handle", "1", "bpf", "direct-action", "object-pinned", str(pin))
 
 
 async def _detach(port: str) -> None:
@@ -160,5 +150,4 @@ async def _detach(port: str) -> None:
 
 
 def _filter(verb: str, port: str) -> tuple[str, ...]:
-    where = ("dev", port, "ingress", "pref", PREFERENCE, "protocol", "all")
-    return ("filter", verb, *where, "handle", "1", "bpf")
+    return "filter", verb, "dev", port, "ingress", "pref", PREFERENCE, "protocol", "all"

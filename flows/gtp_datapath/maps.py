@@ -10,7 +10,7 @@ import struct
 from functools import cache
 from pathlib import Path
 
-from mobiscud.core.errors import SetupError
+from mobiscud.core.errors import AdapterError, SetupError
 
 SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, OBJ_GET = 1, 2, 3, 7
@@ -41,6 +41,7 @@ class BpfMap:
     def __init__(self, path: Path, value_size: int) -> None:
         name = ctypes.create_string_buffer(str(path).encode())
         self._fd = _bpf(OBJ_GET, OBJECT.pack(ctypes.addressof(name), 0, 0))
+        self._name = path.name
         self._value_size = value_size
 
     def close(self) -> None:
@@ -50,8 +51,14 @@ class BpfMap:
             self._fd = -1
 
     def update(self, key: bytes, value: bytes) -> None:
-        """Make or replace an entry; a packet sees the old one or the new one, whole."""
-        self._element(MAP_UPDATE_ELEM, key, ctypes.create_string_buffer(value, len(value)))
+        """Make or replace an entry; a packet sees the old one or the new one, whole.
+
+        :raises AdapterError: the map is full
+        """
+        try:
+            self._element(MAP_UPDATE_ELEM, key, ctypes.create_string_buffer(value, len(value)))
+        except OSError as error:
+            raise AdapterError(f"cannot write to the BPF map {self._name!r}: {error.strerror}") from error
 
     def delete(self, key: bytes) -> None:
         """Remove an entry; harmless where there is none."""
