@@ -1,0 +1,181 @@
+"""One cloudlet's switch on the bench: real Open vSwitch, real BPF, and the far ends of its wires in one's hands.
+
+Two network namespaces: the cloudlet's, and one that holds the far end of every port. What is sent into a port comes
+out where the switch sends it, and ``emerges`` says where that is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from flows.pipeline import link_mac
+from flows.service import CloudletSwitch
+from mobiscud.core.config import OffloadConfig, SwitchConfig
+from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
+from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid, UeKey
+from testbed import netns
+from testbed.netns_socket import inside, socket_in
+from testbed.ovs import OpenVSwitch
+from testbed.s1u_packets import from_core, from_enb, gtpu, s1u_packet
+
+HERE: Final = CloudletId("c1")
+PEERS: Final[Mapping[CloudletId, str]] = {
+    CloudletId("c2"): "isl-c2",
+    CloudletId("c3"): "isl-c3",
+    CloudletId("c4"): "isl-c2",
+}
+"""The neighbours of the cloudlet and the port that leads to each; c4 lies behind c2."""
+
+OUTER_PORTS: Final = ("enb", "core", "pvm", "isl-c2", "isl-c3")
+MTU: Final = 1500
+PATIENCE_S: Final = 10.0
+ETH_P_ALL: Final = socket.htons(3)
+SOL_PACKET, PACKET_AUXDATA, PACKET_OUTGOING = 263, 8, 4
+VLAN_VALID: Final = 0x10  # TP_STATUS_VLAN_VALID
+AUXDATA: Final = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
+
+# A UE whose path nobody else touches: when its packet arrives, what was sent before it has arrived too, or never will.
+CANARY: Final = UeKey("ue-00000000000000ca")
+CANARY_PATH: Final = PathSpec(
+    ue_ip="45.45.255.254",
+    pvm=Pvm(PvmId("canary"), "172.16.255.254", "52:54:00:ff:ff:fe"),
+    pvm_at=HERE,
+    ue_at=HERE,
+    uplinks=(UplinkTunnel("10.0.0.199", FTeid("10.0.0.1", Teid(0xCACA))),),
+    downlink=DownlinkTunnel("10.0.0.1", FTeid("10.0.0.199", Teid(0xCACA))),
+)
+
+Emerged = list[tuple[str, bytes]]
+
+
+class SwitchBench:
+    """Use as a context manager. While it stands, the thread is inside the cloudlet's namespace, as a node would be."""
+
+    def __init__(self, prefix: str, run_dir: Path) -> None:
+        self._cloudlet = f"{prefix}-sw"
+        self._outside = f"{prefix}-far"
+        self.ovs = OpenVSwitch(run_dir, self._cloudlet)
+        self.offload = OffloadConfig()
+        self.config = SwitchConfig(
+            cloudlet=HERE,
+            bridge="br0",
+            openflow=self.ovs.management_target("br0"),
+            enb_port="enb",
+            core_port="core",
+            pvm_port="pvm",
+            peers={str(peer): port for peer, port in PEERS.items()},
+        )
+        self.switch = CloudletSwitch(self.config, self.offload)
+        self._far: dict[str, socket.socket] = {}
+        self._seen: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self._numbers = itertools.count()
+        self._resources = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Build everything, and start the switch."""
+        try:
+            await self._build()
+        except BaseException:
+            await self._resources.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._resources.aclose()
+
+    async def emerges(self, port: str, frame: bytes, at: str | None = None) -> Emerged:
+        """Send ``frame`` into ``port``; where it came out, and as what. ``at``: wait until something comes out there.
+
+        :raises TimeoutError: nothing came out at ``at``, or the switch passes nothing any more
+        """
+        while not self._seen.empty():
+            self._seen.get_nowait()
+        mark = b"canary %08d" % next(self._numbers)
+        self._far[port].send(frame)
+        self._far[port].send(self._canary(port, mark))
+        emerged: Emerged = []
+        sung = False
+        async with asyncio.timeout(PATIENCE_S):
+            while not sung or (at is not None and at not in dict(emerged)):
+                where, what = await self._seen.get()
+                if mark in what:
+                    sung = True
+                else:
+                    emerged.append((where, what))
+        return emerged
+
+    async def _build(self) -> None:
+        stack = self._resources
+        await netns.create([self._cloudlet, self._outside])
+        stack.push_async_callback(netns.delete, [self._cloudlet, self._outside])
+        links = [netns.veth((self._cloudlet, port), (self._outside, port), mtu=MTU) for port in OUTER_PORTS]
+        await netns.ip_batch([*links, netns.veth((self._cloudlet, "gi0"), (self._cloudlet, "gi1"), mtu=MTU)])
+        for namespace, ports in ((self._cloudlet, (*OUTER_PORTS, "gi0", "gi1")), (self._outside, OUTER_PORTS)):
+            await netns.ip_batch((f"link set {port} up" for port in ports), namespace)
+            await netns.run_in(namespace, "sh", stdin=netns.offloads_off(ports))
+        for port in OUTER_PORTS:
+            self._far[port] = self._open(port)
+        stack.callback(self._close)
+        stack.enter_context(inside(self._cloudlet))
+        await stack.enter_async_context(self.ovs)
+        await self.ovs.add_bridge("br0", ["gi1", *(port for port in OUTER_PORTS if port not in ("enb", "core"))])
+        await stack.enter_async_context(self.switch)
+        await self.switch.apply(CANARY, CANARY_PATH)
+        await self.emerges("enb", self._canary("enb", b"first"))
+
+    def _open(self, port: str) -> socket.socket:
+        far = socket_in(self._outside, socket.AF_PACKET, socket.SOCK_RAW)
+        far.bind((port, 3))
+        far.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+        asyncio.get_running_loop().add_reader(far, self._take, port, far)
+        return far
+
+    def _close(self) -> None:
+        for far in self._far.values():
+            asyncio.get_running_loop().remove_reader(far)
+            far.close()
+
+    def _take(self, port: str, far: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frame, ancillary, _, address = far.recvmsg(65535, 64)
+                if address[2] != PACKET_OUTGOING:
+                    self._seen.put_nowait((port, _with_tag(frame, ancillary)))
+
+    def _canary(self, port: str, mark: bytes) -> bytes:
+        """A frame that comes out for certain, by the way that what is sent into ``port`` takes."""
+        path = CANARY_PATH
+        up = IP(src=path.ue_ip, dst=path.pvm.address) / UDP() / Raw(mark)
+        down = IP(src=path.pvm.address, dst=path.ue_ip) / UDP() / Raw(mark)
+        (tunnel,) = path.uplinks
+        if port == "enb":
+            return from_enb(s1u_packet(tunnel.enb_address, tunnel.sgw.address, gtpu(tunnel.sgw.teid, bytes(up))))
+        if port == "core":
+            return from_core(down)
+        if port == "pvm":
+            return bytes(Ether(src=path.pvm.mac, dst=self.offload.gateway_mac) / down)
+        return bytes(Ether(src=link_mac(CloudletId("c2")), dst=link_mac(HERE)) / up)
+
+
+def _with_tag(frame: bytes, ancillary: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """The frame as it was on the wire: the kernel hands an outer VLAN tag over beside it (packet(7))."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
+            status, _, _, _, _, tag, protocol = AUXDATA.unpack_from(data)
+            if status & VLAN_VALID:
+                return frame[:12] + struct.pack("!HH", protocol or 0x8100, tag) + frame[12:]
+    return frame
