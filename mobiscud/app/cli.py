@@ -173,9 +173,9 @@ def demo(out: Path, quick: bool, clean: bool, config_file: Path | None, log_leve
     if config_file is not None:
         raise click.UsageError("the demo makes its own configurations; --config does not apply")
     logs.configure("warning" if log_level == "info" else log_level, log_format)
-    from mobiscud.app import demonstration
+    from testbed import demo as experiment
 
-    demonstration.run(out, quick=quick, clean_only=clean)
+    experiment.run(out, quick=quick, clean_only=clean)
 
 
 def with_privacy(config: Config, mode: str | None) -> Config:

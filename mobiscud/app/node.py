@@ -146,7 +146,7 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
                 node_of={CloudletId(c.id): c.node for c in config.cloudlets},
                 migration_uri_of={CloudletId(c.id): c.migration_uri for c in config.cloudlets if c.migration_uri},
             ),
-            config.subscribers(keys.for_imsi),
+            config.subscribers(keys.of_imsi),
             config.migration,
             switch=switch,
             hypervisor=hypervisor,
