@@ -177,6 +177,7 @@ class Enodeb:
             self.forget(connection)
             connection.mme_ue_id = _released_mme_id(message)
             connection.send("UEContextReleaseComplete")
+            connection.ue.released(connection)
         else:
             connection.mme_ue_id = message.ies["MME_UE_S1AP_ID"]
         connection.ue.mailbox.put(Downward(connection, message))

@@ -268,6 +268,8 @@ class MmeUe:
 
     async def _s1_handover(self, source: Leg, required: S1apMessage) -> None:
         session = self._connected_session()
+        if source is not self._leg:
+            return
         _, target_id = required.ies["TargetID"]
         peer = self._mme.enbs.get(target_id["global-ENB-ID"]["eNB-ID"][1][0])
         if peer is None:
@@ -298,9 +300,20 @@ class MmeUe:
             HandoverType=required.ies["HandoverType"],
             Target_ToSource_TransparentContainer=answer.ies["Target_ToSource_TransparentContainer"],
         )
-        await self._execute_handover(source, target, enb)
+        try:
+            arrived = await self._follow_handover(source, target)
+        except ProcedureError:
+            target.release(("radioNetwork", "tS1relocoverall-expiry"))
+            raise
+        if arrived is not None:
+            self._leg = target
+            self._place(arrived)
+            delay_s = self._mme.config.mme.source_release_delay_s
+            asyncio.get_running_loop().call_later(delay_s, self._release_source, source)
+            await self._modify_bearer(enb, self._location())
 
-    async def _execute_handover(self, source: Leg, target: Leg, enb: FTeid) -> None:
+    async def _follow_handover(self, source: Leg, target: Leg) -> S1apMessage | None:
+        """From Handover Command to the Handover Notify, which is returned, or to the end of a cancelled one."""
         while True:
             arrival = await self._expect_any(
                 {(source, "ENBStatusTransfer"), (source, "HandoverCancel"), (target, "HandoverNotify")}
@@ -314,13 +327,9 @@ class MmeUe:
                     await self._expect(target, "UEContextReleaseComplete")
                     self._mme.drop(target)
                     source.send("HandoverCancelAcknowledge")
-                    return
+                    return None
                 case _:
-                    break
-        self._leg = target
-        self._place(arrival.message)
-        asyncio.get_running_loop().call_later(self._mme.config.mme.source_release_delay_s, self._release_source, source)
-        await self._modify_bearer(enb, self._location())
+                    return arrival.message
 
     def _release_source(self, source: Leg) -> None:
         if self._mme.legs.get(source.mme_ue_id) is source:

@@ -94,7 +94,7 @@ class RanUe:
 
         :raises ProcedureError: as all procedures, when the network does not play its part
         """
-        self._begin()
+        self.mailbox.clear()
         self._nas_count = 0
         connection = self._open(enb)
         await self._uu()
@@ -111,8 +111,7 @@ class RanUe:
         setup = await self._expect(connection, "InitialContextSetupRequest")
         accept = nas.read(setup.ies["E_RABToBeSetupListCtxtSUReq"][0]["nAS-PDU"])
         self._guti = nas.guti_of(accept)
-        self._address = nas.ue_address_of(accept)
-        self._routes.add_address(self._address, self._index)
+        self._take_address(nas.ue_address_of(accept))
         self._camp_on(enb)
         connection.send("UECapabilityInfoIndication", UERadioCapability=UE_RADIO_CAPABILITY)
         self._answer_context(connection, setup)
@@ -121,7 +120,7 @@ class RanUe:
 
     async def service(self, enb: Enodeb | None = None) -> None:
         """Wake up, at the cell the UE camps on or at another it has moved to while idle."""
-        self._begin()
+        self.mailbox.clear()
         enb = enb or self.serving
         if enb is None or self._guti is None or self._connection is not None:
             raise ProcedureError(f"service request of a UE that is {self.state}")
@@ -142,7 +141,7 @@ class RanUe:
 
     async def detach(self, *, switch_off: bool = False) -> None:
         """Leave the network; an idle UE opens a connection for it."""
-        self._begin()
+        self.mailbox.clear()
         if self._guti is None or self._address is None or self.serving is None:
             raise ProcedureError("detach of a UE that is not attached")
         connection = self._connection
@@ -162,24 +161,22 @@ class RanUe:
         if not switch_off:
             await self._expect_nas(connection, nas.EmmType.DETACH_ACCEPT)
         await self._expect(connection, "UEContextReleaseCommand")
-        self._routes.leave(self.serving.config.ue_device, self._address, self._index)
-        self._routes.remove_address(self._address, self._index)
-        self._connection = self._guti = self._address = None
+        self._take_address(None)
+        self._guti = None
 
     async def idle(self) -> None:
         """Release the connection, as after inactivity."""
-        self._begin()
+        self.mailbox.clear()
         connection = self._connected()
         connection.send("UEContextReleaseRequest", Cause=("radioNetwork", "user-inactivity"))
         await self._expect(connection, "UEContextReleaseCommand")
-        self._connection = None
 
     # -- handover ------------------------------------------------------------------------------------------------------
 
     async def s1_handover(self, target: Enodeb, outcome: str) -> None:
         """Hand over by the MME. ``outcome``: ``ok``, ``failure`` (the target refuses) or ``cancel`` (the source)."""
-        self._begin()
-        source = self._connected()
+        self.mailbox.clear()
+        source = self._connected_elsewhere(target)
         self._handover = handover = _Handover(target, refuse=outcome == "failure")
         try:
             source.send(
@@ -227,8 +224,8 @@ class RanUe:
 
     async def x2_handover(self, target: Enodeb) -> None:
         """Hand over between the eNodeBs; X2AP is not on the wire, only its delay is."""
-        self._begin()
-        source = self._connected()
+        self.mailbox.clear()
+        source = self._connected_elsewhere(target)
         if source.sgw is None:
             raise ProcedureError("the UE has no bearer")
         await asyncio.sleep(2 * self._times.x2_s)  # Handover Request and its Acknowledge
@@ -271,16 +268,25 @@ class RanUe:
             **target.place(),
         )
 
-    # -- parts of procedures -------------------------------------------------------------------------------------------
+    def released(self, connection: S1Connection) -> None:
+        """The network has released a connection; if it was the current one, the UE is idle now."""
+        if connection is self._connection:
+            self._connection = None
 
-    def _begin(self) -> None:
-        """Forget what came unasked since the last procedure, and notice a release by the network."""
-        self.mailbox.clear()
+    # -- parts of procedures -------------------------------------------------------------------------------------------
 
     def _open(self, enb: Enodeb) -> S1Connection:
         self.serving = enb
         self._connection = self._last = enb.connect(self)
         return self._connection
+
+    def _take_address(self, address: str | None) -> None:
+        """Have this address and no other; ``None`` for none at all."""
+        if self._address is not None:
+            self._routes.remove_address(self._address, self._index)
+        if address is not None:
+            self._routes.add_address(address, self._index)
+        self._address = address
 
     def _camp_on(self, enb: Enodeb) -> None:
         self.serving = enb
@@ -320,6 +326,12 @@ class RanUe:
         if self._connection is None:
             raise ProcedureError(f"the UE is {self.state}")
         return self._connection
+
+    def _connected_elsewhere(self, target: Enodeb) -> S1Connection:
+        connection = self._connected()
+        if connection.enb is target:
+            raise ProcedureError("the UE is at the target already")
+        return connection
 
     def _packed_address(self) -> bytes:
         if self._address is None:

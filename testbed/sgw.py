@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import secrets
 import socket
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -61,8 +62,8 @@ class Gateways:
         self._sgw_user = sgw_user
         self._pgw_user = pgw_user
         self._contexts: dict[int, _SgwContext] = {}
-        self._free_addresses = _addresses(pgw.pool)
-        self._returned: list[ipaddress.IPv4Address] = []
+        self._fresh_addresses = _addresses(pgw.pool)
+        self._returned: deque[ipaddress.IPv4Address] = deque()
         self._notification = 0
         sgw_user.on_data_for_idle = self._notify_downlink_data
         asyncio.get_running_loop().add_reader(s11, self._readable)
@@ -109,7 +110,7 @@ class Gateways:
 
     def _create(self, request: Gtpv2Message) -> Gtpv2Message:
         mme = f_teid_of(request.find(IeType.F_TEID))
-        ue_address = self._returned.pop(0) if self._returned else next(self._free_addresses)
+        ue_address = self._take_address()
         pgw_teid = _new_teid()
         pgw_end = (str(self._pgw.s5_address), GTPU_PORT)
         session = Session(s1u_teid=_new_teid(), s5u_teid=_new_teid(), pgw=pgw_end, pgw_teid=pgw_teid)
@@ -134,6 +135,15 @@ class Gateways:
             ),
         )
         return Gtpv2Message(MessageType.CREATE_SESSION_RESPONSE, mme.teid, request.sequence, ies)
+
+    def _take_address(self) -> ipaddress.IPv4Address:
+        """A fresh address while there are any, so that a new attach is seen to change it."""
+        fresh = next(self._fresh_addresses, None)
+        if fresh is not None:
+            return fresh
+        if not self._returned:
+            raise DecodeError("the address pool is exhausted")
+        return self._returned.popleft()
 
     def _modify(self, context: _SgwContext, request: Gtpv2Message) -> tuple[Ie, ...]:
         bearer = decode_ies(request.find(IeType.BEARER_CONTEXT))

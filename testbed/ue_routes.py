@@ -57,17 +57,13 @@ class UeRoutes:
     def remove_address(self, address: str, ue: int) -> None:
         """Take the address away, with its routes."""
         self._rule(_DEL_RULE, 0, address, ue)
+        self._forget_routes(ue)
         self._address(_DEL_ADDRESS, 0, address)
 
     def camp_on(self, device: str, address: str, ue: int) -> None:
         """Send what the UE sends through this radio device from now on."""
         for table in self._tables(ue):
-            self._route(_NEW_ROUTE, _CREATE | _REPLACE, table, self._devices[device], address)
-
-    def leave(self, device: str, address: str, ue: int) -> None:
-        """Have no radio at all."""
-        for table in self._tables(ue):
-            self._route(_DEL_ROUTE, 0, table, self._devices[device], address)
+            self._route(table, self._devices[device], address)
 
     def close(self) -> None:
         """Close the socket; what was set stays until the namespace goes."""
@@ -99,7 +95,7 @@ class UeRoutes:
         )
         self._ask(kind, flags, head + body)
 
-    def _route(self, kind: int, flags: int, table: int, index: int, source: str) -> None:
+    def _route(self, table: int, index: int, source: str) -> None:
         static, universe, unicast, on_link = 4, 0, 1, 4
         head = struct.pack("BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, static, universe, unicast, on_link)
         body = (
@@ -109,7 +105,12 @@ class UeRoutes:
             + _attribute(7, _packed(source))
             + _attribute(8, _attribute(2, struct.pack("I", self._mtu)))
         )
-        self._ask(kind, flags, head + body)
+        self._ask(_NEW_ROUTE, _CREATE | _REPLACE, head + body)
+
+    def _forget_routes(self, ue: int) -> None:
+        """Empty the UE's own table; from the main one the kernel takes what prefers an address that goes."""
+        head = struct.pack("BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        self._ask(_DEL_ROUTE, 0, head + _attribute(15, struct.pack("I", _FIRST_TABLE + ue)))
 
     def _ask(self, kind: int, flags: int, body: bytes) -> None:
         """Send one request; rtnetlink has answered by the time the send returns."""
