@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Interface
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+import pytest
+
+from migration.domain_xml import domain_uuid, domain_xml
+from migration.verdict import Accelerator, HypervisorFacts
+from mobiscud.core.config import HypervisorConfig
+from mobiscud.core.edge import Pvm
+from mobiscud.core.ids import PvmId
+
+PVM = Pvm(PvmId("pvm-1"), "172.16.0.10", "52:54:00:00:00:10")
+GATEWAY = IPv4Interface("172.16.0.1/16")
+FACTS = HypervisorFacts((7, 2, 22), Accelerator.TCG, "/usr/bin/qemu-system-x86_64", "pc-i440fx-7.2")
+CONFIG = HypervisorConfig(
+    cloudlet="c1", bridge="br-guests", kernel=Path("/boot/guest"), initrd=Path("/boot/a & b"), memory_mib=192
+)
+
+
+def described(pvm: Pvm = PVM, facts: HypervisorFacts = FACTS) -> Element:
+    return ElementTree.fromstring(domain_xml(pvm, CONFIG, GATEWAY, facts))
+
+
+def test_the_domain_is_the_pvm() -> None:
+    domain = described()
+    assert domain.findtext("name") == "pvm-1"
+    assert domain.findtext("uuid") == str(domain_uuid(PVM))
+    assert domain.find("devices/interface/mac[@address='52:54:00:00:00:10']") is not None
+
+
+def test_the_uuid_is_the_same_for_ever_and_another_for_another_pvm() -> None:
+    moved = replace(PVM, address="172.16.0.11")
+    assert domain_uuid(moved) == domain_uuid(PVM)
+    assert domain_uuid(replace(PVM, id=PvmId("pvm-2"))) != domain_uuid(PVM)
+
+
+def test_the_host_configuration_is_followed() -> None:
+    domain = described()
+    assert domain.findtext("memory") == "192"
+    assert domain.findtext("os/kernel") == "/boot/guest"
+    assert domain.findtext("os/initrd") == "/boot/a & b"
+    assert domain.find("devices/interface/source[@bridge='br-guests']") is not None
+
+
+def test_the_guest_learns_its_network_from_the_command_line() -> None:
+    words = (described().findtext("os/cmdline") or "").split()
+    assert {"pvm.addr=172.16.0.10/16", "pvm.gw=172.16.0.1", "pvm.mtu=1464", "panic=0"} <= set(words)
+
+
+@pytest.mark.parametrize(("accelerator", "kind"), [(Accelerator.TCG, "qemu"), (Accelerator.KVM, "kvm")])
+def test_the_accelerator_is_the_hypervisors(accelerator: Accelerator, kind: str) -> None:
+    assert described(facts=replace(FACTS, accelerator=accelerator)).get("type") == kind
+
+
+def test_a_guest_that_ends_does_not_come_back_by_itself() -> None:
+    domain = described()
+    assert [domain.findtext(tag) for tag in ("on_poweroff", "on_reboot", "on_crash")] == ["destroy"] * 3
+
+
+def test_packets_leave_with_whole_checksums() -> None:
+    driver = described().find("devices/interface/driver")
+    assert driver is not None
+    for side in ("host", "guest"):
+        offloads = driver.find(side)
+        assert offloads is not None
+        assert offloads.get("csum") == "off"
+        assert set(offloads.attrib.values()) == {"off"}
+
+
+def test_nothing_is_there_that_would_slow_a_migration_down() -> None:
+    domain = described()
+    assert domain.find("devices/disk") is None
+    assert domain.find("devices/memballoon[@model='none']") is not None
+    assert domain.find("devices/interface/rom[@enabled='no']") is not None
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="example"):
+        described(replace(PVM, address="example"))
