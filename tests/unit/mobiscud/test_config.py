@@ -1,0 +1,99 @@
+"""A configuration is right, or every wrong key is named with its path and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mobiscud.core.config import Config, load, parse
+from mobiscud.core.errors import ConfigError
+from mobiscud.core.ids import Imsi, UeKey
+
+WHOLE = """
+site: {name: lab, node: c1}
+bus: {url: "mqtt://127.0.0.1:1883"}
+privacy: clear
+monitor: {interfaces: [eth0]}
+cloudlets:
+  - {id: c1, node: c1, enb_ids: [411], migration_uri: "qemu+tcp://10.90.0.1/system"}
+  - {id: c2, node: c2, enb_ids: [412]}
+switches:
+  - {cloudlet: c1, bridge: br0, openflow: "unix:/run/br0.mgmt", enb_port: enb, core_port: core, pvm_port: pvm0,
+     peers: {c2: isl-c2}}
+hypervisors:
+  - {cloudlet: c1, kernel: /k, initrd: /i}
+offload:
+  gateway: 172.16.0.1/16
+  subscribers:
+    - {imsi: "999700000000001", pvm: {id: p1, address: 172.16.1.10, mac: "52:54:00:00:00:10"}}
+    - {ue: ue-0123456789abcdef, pvm: {id: p2, address: 172.16.1.11, mac: "52:54:00:00:00:11"}}
+migration: {policy: follow, dwell_s: 2}
+"""
+
+
+def test_a_whole_configuration() -> None:
+    config = parse(WHOLE)
+    own = config.own_cloudlet()
+    assert own is not None
+    assert own.id == "c1"
+    assert config.privacy.mode == "clear"
+    pvms = config.subscribers(lambda imsi: UeKey(f"ue-{imsi:0>16}"))
+    assert {ue: pvm.id for ue, pvm in pvms.items()} == {
+        "ue-0999700000000001": "p1",
+        "ue-0123456789abcdef": "p2",
+    }
+
+
+def test_nothing_is_a_configuration_too() -> None:
+    assert parse("") == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("bus: {url: 'http://x'}", "bus.url: begins with mqtt://"),
+        ("bus: {url: 'unix://relative'}", "bus.url: names a socket by its absolute path"),
+        ("bus: {url: 'mqtt://h:99999'}", "bus.url"),
+        ("bus: {password: a, password_file: /b}", "bus: password and password_file exclude each other"),
+        ("buss: {}", "buss: there is no such key"),
+        ("cloudlets: [{id: c1, node: n, enb_ids: [1], foo: 1}]", "cloudlets[0].foo: there is no such key"),
+        ("cloudlets: [{id: c/1, node: n, enb_ids: [1]}]", "cloudlets[0].id: is made of letters"),
+        ("privacy: open", "privacy.mode"),
+        ("privacy: {key: short}", "privacy.key"),
+        ("site: [1]", "site"),
+        ("- 1", "not a mapping of sections"),
+        ("a: [", "not YAML"),
+        (WHOLE.replace("enb_ids: [412]", "enb_ids: [411]"), "cloudlets: enb_ids '411' appears twice"),
+        (WHOLE.replace("node: c2", "node: c1"), "cloudlets: node 'c1' appears twice"),
+        (WHOLE.replace("cloudlet: c1, bridge", "cloudlet: c9, bridge"), "switches: cloudlet 'c9' is not among"),
+        (WHOLE.replace("peers: {c2", "peers: {c9"), "switches: peer 'c9' is not among cloudlets"),
+        (WHOLE.replace("172.16.1.11", "10.1.1.1"), "10.1.1.1 is outside 172.16.0.0/16"),
+        (WHOLE.replace("172.16.1.11", "172.16.1.10"), "pvm address '172.16.1.10' appears twice"),
+        (WHOLE.replace("52:54:00:00:00:10", "53:54:00:00:00:10"), "is a multicast address"),
+        (WHOLE.replace('imsi: "999700000000001"', "imsi: '12'"), "an IMSI has 6 to 15 digits"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert problem in str(caught.value)
+
+
+def test_all_wrong_keys_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse("buss: {}\nmonitor: {buffer_mib: 0}")
+    assert len(caught.value.problems) == 2
+
+
+def test_an_unreadable_file_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(tmp_path / "bytes.yaml")
+
+
+def test_an_imsi_does_not_show() -> None:
+    assert "999700000000001" not in repr(Imsi("999700000000001"))
+    assert "999700000000001" not in repr(parse(WHOLE))

@@ -1,0 +1,354 @@
+"""The controller's table, as scripts: what happened, and exactly what is then to be done."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from mobiscud.controller.inputs import (
+    DetourAsked,
+    Dwelled,
+    Halted,
+    HaltedThere,
+    HandoverDone,
+    HandoverExpected,
+    HandoverOff,
+    Input,
+    Landed,
+    MoveAsked,
+    MovedHere,
+    MoveFailed,
+    MoveRefused,
+    MoveSucceeded,
+    PvmRefused,
+    PvmRunning,
+    PvmSeen,
+    StaysThere,
+    Tunnels,
+    UeArrived,
+    UeLeft,
+    UeWentIdle,
+)
+from mobiscud.controller.machine import TRANSITIONS, Phase, UeRecord, step
+from mobiscud.core.commands import (
+    Announce,
+    AskDetour,
+    AskMove,
+    Command,
+    MigratePvm,
+    Refuse,
+    SetPath,
+    StartPvm,
+    StopPvm,
+    TellHalted,
+    TellMoved,
+    TellStays,
+    Wait,
+)
+from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
+from mobiscud.core.events import (
+    OffloadActivated,
+    OffloadMoved,
+    OffloadPrepared,
+    OffloadRemoved,
+    PvmMigrated,
+    PvmMigrating,
+    PvmMigrationFailed,
+    PvmStarted,
+    PvmStopped,
+)
+from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid
+
+PVM = Pvm(PvmId("pvm-1"), "172.16.1.10", "52:54:00:00:00:10")
+C1, C2, C3 = CloudletId("c1"), CloudletId("c2"), CloudletId("c3")
+IP = "45.45.0.2"
+SGW = FTeid("10.0.0.2", Teid(0x1001))
+
+
+def tunnels(enb: int) -> Tunnels:
+    address = f"10.0.0.1{enb}"
+    return Tunnels((UplinkTunnel(address, SGW),), DownlinkTunnel("10.0.0.2", FTeid(address, Teid(0x2000 + enb))))
+
+
+T1, T2, T3 = tunnels(1), tunnels(2), tunnels(3)
+
+
+def path(pvm_at: CloudletId, ue_at: CloudletId, via: Tunnels = Tunnels()) -> PathSpec:  # noqa: B008  # frozen
+    return PathSpec(IP, PVM, pvm_at, ue_at, via.uplinks, via.downlink)
+
+
+class Playbook:
+    """One controller's record, carried over inputs; every command must be expected."""
+
+    def __init__(self, here: CloudletId, **known: object) -> None:
+        self.record = UeRecord(PVM, here, **known)  # type: ignore[arg-type]
+
+    def on(self, happened: Input, *expected: Command) -> Playbook:
+        result = step(self.record, happened)
+        assert result is not None, f"no row for {self.record.phase} and {happened}"
+        self.record, commands = result
+        assert commands == expected
+        return self
+
+    def ignores(self, happened: Input) -> Playbook:
+        assert step(self.record, happened) is None
+        return self
+
+    def is_in(self, phase: Phase) -> Playbook:
+        assert self.record.phase is phase
+        return self
+
+
+def serving(here: CloudletId = C1, via: Tunnels = T1) -> Playbook:
+    return (
+        Playbook(here)
+        .on(UeArrived(here, IP, via), StartPvm(PVM))
+        .is_in(Phase.STARTING)
+        .on(
+            PvmRunning(),
+            Announce(PvmStarted, to_cloudlet=here),
+            SetPath(path(here, here, via), OffloadActivated, "local"),
+        )
+        .is_in(Phase.SERVING)
+    )
+
+
+def detoured() -> Playbook:
+    """c2, whose UE has come from c1, where its PVM still is."""
+    return (
+        Playbook(C2, pvm_at=C1)
+        .on(HandoverExpected(C2, IP, T2), SetPath(path(C1, C2, T2), OffloadPrepared, C1), AskDetour(C1))
+        .is_in(Phase.PREPARED)
+        .on(
+            HandoverDone(C2, IP, T2),
+            SetPath(path(C1, C2, T2), OffloadActivated, C1),
+            AskDetour(C1),
+            Wait(1),
+        )
+        .is_in(Phase.DETOURED)
+    )
+
+
+def lending() -> Playbook:
+    """c1, whose UE has gone to c2."""
+    return (
+        serving()
+        .on(DetourAsked(C2))
+        .on(HandoverDone(C2, IP, T2), SetPath(path(C1, C2, T1), OffloadMoved, C2), SetPath(path(C1, C2), None, C2))
+        .is_in(Phase.LENDING)
+    )
+
+
+def pushing() -> Playbook:
+    return (
+        lending()
+        .on(MoveAsked(C2), Announce(PvmMigrating, from_cloudlet=C1, to_cloudlet=C2), MigratePvm(PVM, C2))
+        .is_in(Phase.PUSHING)
+    )
+
+
+def pulling() -> Playbook:
+    return detoured().on(Dwelled(1), AskMove(C1)).is_in(Phase.PULLING)
+
+
+def test_attach_starts_the_pvm_and_then_the_path() -> None:
+    serving()
+
+
+def test_attach_at_a_cell_of_another_cloudlet_is_none_of_ours() -> None:
+    Playbook(C2).on(UeArrived(C1, IP, T1)).is_in(Phase.AWAY)
+
+
+def test_a_pvm_that_does_not_start_leaves_the_traffic_on_the_core() -> None:
+    (
+        Playbook(C1)
+        .on(UeArrived(C1, IP, T1), StartPvm(PVM))
+        .on(PvmRefused("no memory"), Announce(PvmStopped, from_cloudlet=C1, reason="no memory"))
+        .is_in(Phase.AWAY)
+    )
+
+
+def test_the_source_flips_when_the_ue_is_there_and_the_target_ready() -> None:
+    lending()
+
+
+def test_the_source_waits_for_a_target_that_is_not_ready() -> None:
+    (
+        serving()
+        .on(HandoverDone(C2, IP, T2))
+        .is_in(Phase.LENDING)
+        .on(DetourAsked(C2), SetPath(path(C1, C2, T1), OffloadMoved, C2), SetPath(path(C1, C2), None, C2))
+    )
+
+
+def test_migration_from_the_source() -> None:
+    (
+        pushing()
+        .on(Halted(7), TellHalted(C2, 7), SetPath(path(C2, C2), None, C2))
+        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), SetPath(None, OffloadRemoved))
+        .is_in(Phase.AWAY)
+    )
+
+
+def test_migration_to_the_target_flips_at_the_sources_halt() -> None:
+    (
+        pulling()
+        .on(HaltedThere(1_000_000), SetPath(path(C2, C2, T2), OffloadMoved, "local"))
+        .on(Landed(24_000_000))
+        .on(
+            MovedHere(900.0),
+            SetPath(path(C2, C2, T2), None, "local"),
+            Announce(PvmMigrated, C1, C2, downtime_ms=23.0, total_ms=900.0),
+        )
+        .is_in(Phase.SERVING)
+    )
+
+
+def test_migration_to_the_target_flips_at_landing_when_the_halt_was_not_heard() -> None:
+    (pulling().on(Landed(5), SetPath(path(C2, C2, T2), OffloadMoved, "local")).on(HaltedThere(3)).is_in(Phase.PULLING))
+
+
+def test_a_failed_migration_brings_the_path_back() -> None:
+    (
+        pushing()
+        .on(Halted(7), TellHalted(C2, 7), SetPath(path(C2, C2), None, C2))
+        .on(
+            MoveFailed("link down"),
+            SetPath(path(C1, C2), OffloadMoved, C2),
+            SetPath(path(C1, C2), None, C2),
+            TellStays(C2, "link down"),
+            Announce(PvmMigrationFailed, C1, C2, reason="link down"),
+        )
+        .is_in(Phase.LENDING)
+    )
+    (
+        pulling()
+        .on(HaltedThere(7), SetPath(path(C2, C2, T2), OffloadMoved, "local"))
+        .on(StaysThere("link down"), SetPath(path(C1, C2, T2), OffloadMoved, C1), Wait(1, again=True))
+        .is_in(Phase.DETOURED)
+    )
+
+
+def test_a_refused_move_is_asked_for_again_later() -> None:
+    pulling().on(MoveRefused("busy"), Wait(1, again=True)).is_in(Phase.DETOURED).on(Dwelled(1), AskMove(C1))
+
+
+def test_an_old_dwell_timer_means_nothing() -> None:
+    detoured().on(Dwelled(0)).is_in(Phase.DETOURED)
+
+
+def test_a_policy_that_stays_asks_for_no_move() -> None:
+    (
+        Playbook(C2, pvm_at=C1, follow=False)
+        .on(UeArrived(C2, IP, T2), SetPath(path(C1, C2, T2), OffloadActivated, C1), AskDetour(C1))
+        .is_in(Phase.DETOURED)
+    )
+
+
+def test_a_cancelled_handover_leaves_nothing() -> None:
+    (
+        Playbook(C2, pvm_at=C1)
+        .on(HandoverExpected(C2, IP, T2), SetPath(path(C1, C2, T2), OffloadPrepared, C1), AskDetour(C1))
+        .on(HandoverOff(), SetPath(None, OffloadRemoved))
+        .is_in(Phase.AWAY)
+    )
+    serving().on(DetourAsked(C2)).on(HandoverOff()).is_in(Phase.SERVING)
+
+
+def test_a_handover_inside_the_cloudlet_needs_no_migration() -> None:
+    both = Tunnels(T1.uplinks + T2.uplinks, T1.downlink)
+    (
+        serving()
+        .on(HandoverExpected(C1, IP, T2), SetPath(path(C1, C1, both), OffloadPrepared, "local"))
+        .on(HandoverDone(C1, IP, T2), SetPath(path(C1, C1, T2), OffloadMoved, "local"))
+        .is_in(Phase.SERVING)
+    )
+    (
+        serving()
+        .on(HandoverExpected(C1, IP, T2), SetPath(path(C1, C1, both), OffloadPrepared, "local"))
+        .on(HandoverOff(), SetPath(path(C1, C1, T1), None, "local"))
+    )
+
+
+def test_a_ue_that_comes_back_finds_its_pvm() -> None:
+    (
+        lending()
+        .on(HandoverExpected(C1, IP, T1), SetPath(path(C1, C2, T1), OffloadPrepared, C2))
+        .on(HandoverDone(C1, IP, T1), SetPath(path(C1, C1, T1), OffloadMoved, "local"))
+        .is_in(Phase.SERVING)
+    )
+
+
+def test_a_ue_without_cloudlet_is_reached_through_the_core() -> None:
+    (
+        serving()
+        .on(HandoverDone(None, IP, T2), SetPath(None, OffloadRemoved))
+        .is_in(Phase.PARKED)
+        .on(HandoverDone(C1, IP, T1), SetPath(path(C1, C1, T1), OffloadMoved, "local"))
+        .is_in(Phase.SERVING)
+    )
+
+
+def test_an_idle_ue_is_reached_through_the_core() -> None:
+    (
+        serving()
+        .on(UeWentIdle(), SetPath(None, OffloadRemoved))
+        .is_in(Phase.PARKED)
+        .on(UeArrived(C1, IP, T1), SetPath(path(C1, C1, T1), OffloadMoved, "local"))
+        .is_in(Phase.SERVING)
+    )
+
+
+def test_detach_leaves_neither_rules_nor_pvm() -> None:
+    (
+        serving()
+        .on(UeLeft(), SetPath(None, OffloadRemoved), StopPvm(PVM), Announce(PvmStopped, from_cloudlet=C1))
+        .is_in(Phase.AWAY)
+    )
+    detoured().on(UeLeft(), SetPath(None, OffloadRemoved)).is_in(Phase.AWAY)
+
+
+def test_a_ue_that_goes_on_while_its_pvm_comes_is_followed_from_here() -> None:
+    (
+        pulling()
+        .on(HandoverDone(C3, IP, T3))
+        .on(DetourAsked(C3))
+        .on(Landed(9))
+        .on(
+            MovedHere(800.0),
+            SetPath(path(C2, C3), OffloadMoved, C3),
+            SetPath(path(C2, C3), None, C3),
+            Announce(PvmMigrated, C1, C2, downtime_ms=None, total_ms=800.0),
+        )
+        .is_in(Phase.LENDING)
+    )
+
+
+def test_a_detour_follows_the_pvm_to_where_it_is() -> None:
+    (
+        detoured()
+        .on(PvmSeen(C3), SetPath(path(C3, C2, T2), OffloadActivated, C3), AskDetour(C3), Wait(1))
+        .is_in(Phase.DETOURED)
+    )
+
+
+def test_what_is_not_there_is_refused() -> None:
+    Playbook(C1).on(DetourAsked(C2), Refuse("the personal VM is not here"))
+    Playbook(C1).on(MoveAsked(C2), Refuse("not while away"))
+    serving().on(MoveAsked(C2), Refuse("not while serving"))
+    lending().on(MoveAsked(C3), Refuse("the UE is not there"))
+
+
+def test_what_cannot_follow_changes_nothing() -> None:
+    serving().ignores(PvmRunning()).ignores(Landed(1)).is_in(Phase.SERVING)
+
+
+@pytest.mark.parametrize("kind", get_args(Input), ids=lambda k: k.__name__)
+def test_every_input_means_something_somewhere(kind: type[Input]) -> None:
+    assert any(known is kind for _, known in TRANSITIONS)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_every_phase_can_be_left(phase: Phase) -> None:
+    assert any(known is phase for known, _ in TRANSITIONS)
