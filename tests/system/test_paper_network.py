@@ -6,12 +6,12 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from mobiscud.core.errors import AdapterError
 from testbed import netns
+from testbed.sweep import RunDirectory
 from testbed.topology import INTERNET_SERVER, PGW_S5, SGW_S1, Node, RunningTopology, enb_s1, paper_topology
 
 pytestmark = [
@@ -21,8 +21,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> RunningTopology:
-    return RunningTopology(paper_topology(), run=f"{os.getpid() % 0x10000:04x}", directory=tmp_path)
+async def running() -> AsyncIterator[RunningTopology]:
+    place = RunDirectory.create()
+    yield RunningTopology(paper_topology(), run=place.run, directory=place.path)
+    await place.remove()
 
 
 @pytest.fixture
