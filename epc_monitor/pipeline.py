@@ -1,0 +1,100 @@
+"""The whole way of the data in one object: frames in, events out, everything on the way counted. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from epc_monitor.frames import SCTP, Frame, FrameDecoder, Packet
+from epc_monitor.gtpv2 import GTPV2_PORT
+from epc_monitor.identity import UeKeys
+from epc_monitor.sctp import S1AP_PORT, AssociationDown, Gap, Message, SctpDecoder
+from epc_monitor.ue_tracker import Limits, UeTracker
+from mobiscud.core.errors import DecodeError
+from mobiscud.core.events import Event
+
+SCTP_OVER_UDP_PORT = 9899
+"""RFC 6951 4.1."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """What has passed. ``messages``: S1AP and GTPv2-C; ``gaps``: DATA chunks that reached their receiver and not us."""
+
+    frames: int = 0
+    bytes: int = 0
+    messages: int = 0
+    events: int = 0
+    decode_errors: int = 0
+    gaps: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+class Monitor:
+    """Watches one network."""
+
+    def __init__(self, keys: UeKeys, limits: Limits | None = None, s1ap_port: int = S1AP_PORT) -> None:
+        self.stats = Stats()
+        self.tracker = UeTracker(keys, limits)
+        self._frames = FrameDecoder()
+        self._sctp = SctpDecoder(s1ap_port)
+        self._malformed = 0
+        self._dropped = 0
+
+    def receive(self, frame: Frame) -> list[Event]:
+        """Take one frame; give the events that it completed. What cannot be read is counted, never raised."""
+        stats = self.stats
+        stats.frames += 1
+        stats.bytes += len(frame.data)
+        events: list[Event] = []
+        try:
+            packet = self._frames.receive(frame)
+            if packet is None:
+                return events
+            if packet.protocol == SCTP:
+                self._receive_sctp(packet, frame, events)
+            else:
+                self._receive_udp(packet, frame, events)
+        except DecodeError:
+            stats.decode_errors += 1
+        stats.events += len(events)
+        return events
+
+    def dropped(self, count: int, interface: str | None, at: int) -> list[Event]:
+        """The kernel had no room for ``count`` frames."""
+        self._dropped += count
+        place = f"kernel:{interface}:{at}:{self._dropped}".encode()
+        events = self.tracker.dropped(at, place, count, interface, "kernel")
+        self.stats.events += len(events)
+        return events
+
+    def _receive_sctp(self, packet: Packet, frame: Frame, events: list[Event]) -> None:
+        stats, tracker = self.stats, self.tracker
+        for item in self._sctp.receive(packet):
+            if isinstance(item, Message):
+                stats.messages += 1
+                try:
+                    events += tracker.receive_s1ap(item, frame.at)
+                except DecodeError:
+                    stats.decode_errors += 1
+            elif isinstance(item, AssociationDown):
+                events += tracker.association_down(item, frame.at)
+            elif isinstance(item, Gap):
+                stats.gaps += item.chunks
+                events += tracker.dropped(frame.at, item.place, item.chunks, frame.interface, "tsn_gap")
+        malformed = self._sctp.malformed + tracker.malformed
+        stats.decode_errors += malformed - self._malformed
+        self._malformed = malformed
+
+    def _receive_udp(self, packet: Packet, frame: Frame, events: list[Event]) -> None:
+        payload = packet.payload
+        if len(payload) < 8:
+            raise DecodeError("UDP datagram cut short")
+        source, destination = payload[0] << 8 | payload[1], payload[2] << 8 | payload[3]
+        if GTPV2_PORT in (source, destination):
+            found, messages = self.tracker.receive_gtp(packet, payload[8:], frame.at)
+            self.stats.messages += messages
+            events += found
+        elif SCTP_OVER_UDP_PORT in (source, destination):
+            self._receive_sctp(packet._replace(payload=payload[8:]), frame, events)

@@ -1,0 +1,324 @@
+"""Connections: initial messages, context setup and release, bearers, and the NAS messages they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from epc_monitor import nas, values
+from epc_monitor.nas import NasMessage, NasType
+from epc_monitor.s1ap.erabs import ERabSetup
+from epc_monitor.s1ap.message import S1apMessage
+from epc_monitor.s1ap.types import MessageType
+from epc_monitor.ue_tracker.facts import Facts
+from epc_monitor.ue_tracker.legs import step
+from epc_monitor.ue_tracker.registry import Registry
+from epc_monitor.ue_tracker.state import Leg, S1Association, S1Connection, Ue, joined, ordered
+from mobiscud.core.errors import DecodeError
+from mobiscud.core.events import (
+    BearerEstablished,
+    BearerModified,
+    BearerReleased,
+    TrackingAreaUpdated,
+    UeAttached,
+    UeConnected,
+    UeDetached,
+    UeIdle,
+)
+from mobiscud.core.ids import ERabId
+from mobiscud.core.ue import BearerContext, Cause
+
+_EEA0 = 0
+
+
+class Connections:
+    """Follows each S1 connection between its Initial UE Message and its release."""
+
+    def __init__(self, registry: Registry, facts: Facts) -> None:
+        self.malformed = 0
+        self._registry = registry
+        self._facts = facts
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    def initial_ue_message(self, message: S1apMessage, association: S1Association) -> None:
+        """A UE comes to the network; whom it says to be may be known already."""
+        registry, node = self._registry, association.mme
+        told = self._read(message.nas, uplink=True, readable=None)
+        ue: Ue | None = None
+        s_tmsi = message.s_tmsi
+        if told is not None and told.imsi is not None:
+            ue = registry.by_imsi(told.imsi)
+        elif s_tmsi is not None:
+            ue = registry.by_s_tmsi(node, s_tmsi)
+        elif told is not None and told.guti is not None:
+            ue = registry.by_guti(node, told.guti)
+        connection = registry.open(association, ue or registry.stranger(), Leg.OPEN, None, message.enb_ue_s1ap_id)
+        connection.s_tmsi = s_tmsi
+        connection.imsi_told = told is not None and told.imsi is not None
+        self._place(connection, message)
+        registry.make_current(connection)
+        if told is not None and told.type is NasType.ATTACH_REQUEST:
+            self._attaching(connection)
+
+    def _attaching(self, connection: S1Connection) -> None:
+        connection.attaching = True
+        connection.ue.sessions_gone = None
+        if connection.ue.registered is None:
+            connection.ue.registered = False
+
+    def _overheard(self, message: S1apMessage, association: S1Association) -> S1Connection:
+        """A leg that was there before us; one that we should have seen begin is worth a word."""
+        registry = self._registry
+        connection = registry.open(
+            association, registry.stranger(), Leg.OVERHEARD, message.mme_ue_s1ap_id, message.enb_ue_s1ap_id
+        )
+        registry.make_current(connection)
+        if association.complete:
+            self._facts.desynchronised(f"{MessageType(message.type).name} for a connection that was not seen to begin")
+        return connection
+
+    def leg(self, message: S1apMessage, association: S1Association) -> S1Connection:
+        """The leg of a message that proves that there is one."""
+        return self._registry.find(association, message) or self._overheard(message, association)
+
+    @staticmethod
+    def _place(connection: S1Connection, message: S1apMessage) -> None:
+        if message.ecgi is not None:
+            connection.ecgi = message.ecgi
+        if message.tai is not None:
+            connection.tai = message.tai
+
+    def step(self, connection: S1Connection, message: S1apMessage) -> None:
+        """Move a leg on, and say so when it could not have gone that way."""
+        before = connection.state
+        if not step(connection, message.type):
+            self._facts.desynchronised(f"{MessageType(message.type).name} while {before}", connection.ue)
+
+    # --- context setup -----------------------------------------------------------------------------------------------
+
+    def context_setup_request(self, message: S1apMessage, association: S1Association) -> None:
+        connection = self.leg(message, association)
+        self.step(connection, message)
+        connection.setting_up = {item.e_rab_id: item for item in message.e_rabs_to_setup}
+        self._recognise(connection, message.e_rabs_to_setup)
+        for item in message.e_rabs_to_setup:
+            self._downlink_nas(connection, item.nas)
+        self._downlink_nas(connection, message.nas)
+
+    def _recognise(self, connection: S1Connection, items: Iterable[ERabSetup]) -> None:
+        """The S-GW's end of a bearer tells whose it is; only what a UE says of itself weighs more."""
+        tunnels = [values.tunnel(item.tunnel) for item in items]
+        owner = next((ue for ue in map(self._registry.by_tunnel, tunnels) if ue is not None), None)
+        if owner is not None and owner is not connection.ue and not connection.imsi_told:
+            self._registry.identify(connection, owner)
+        for tunnel in tunnels:
+            self._registry.own_tunnel(connection.ue, tunnel)
+
+    def context_setup_response(self, message: S1apMessage, association: S1Association) -> None:
+        """The UE is connected, with the bearers that the eNodeB took."""
+        connection = self.leg(message, association)
+        self.step(connection, message)
+        self._registry.established(connection)
+        ue = connection.ue
+        if ue.connection is not connection:
+            return
+        ue.bearers = joined(message.e_rabs_set_up, connection.setting_up, ue.bearers)
+        ue.connected = ue.registered = True
+        ue.sessions_gone = None
+        kind = UeAttached if connection.attaching else UeConnected
+        connection.attaching = False
+        connection.setting_up = {}
+        end = connection.end
+        self._facts.about(ue, kind, enb=end.enb, ecgi=end.ecgi, tai=end.tai, bearers=ordered(ue.bearers.values()))
+
+    def context_setup_failure(self, message: S1apMessage, association: S1Association) -> None:
+        connection = self.leg(message, association)
+        self.step(connection, message)
+        connection.setting_up = {}
+
+    # --- release -----------------------------------------------------------------------------------------------------
+
+    def release_command(self, message: S1apMessage, association: S1Association) -> None:
+        connection = self._registry.find(association, message)
+        if connection is not None:
+            connection.release_cause = message.cause
+            connection.state = Leg.RELEASING
+
+    def release_complete(self, message: S1apMessage, association: S1Association) -> None:
+        """A leg is gone. That concerns its UE only when it was the one that served it."""
+        connection = self._registry.find(association, message)
+        if connection is None:
+            return
+        ue, cause = connection.ue, connection.release_cause
+        if ue.connection is connection:
+            if cause is not None and (cause.group, cause.name) == ("nas", "detach"):
+                self.detached(ue, cause)
+            elif connection.attaching and ue.sessions_gone is not None:
+                self.detached(ue, None, ue.sessions_gone)
+            elif ue.connected:
+                self.idle(connection, cause)
+        self._registry.close(connection)
+
+    def idle(self, connection: S1Connection, cause: Cause | None, detail: bytes = b"") -> None:
+        """The UE has no S1 connection any more; its bearers wait at the S-GW."""
+        ue = connection.ue
+        ue.connected = False
+        ue.bearers = {
+            number: BearerContext(bearer.e_rab_id, bearer.qci, bearer.uplink) for number, bearer in ue.bearers.items()
+        }
+        self._facts.about(ue, UeIdle, detail=detail, enb=connection.association.enb, cause=cause)
+
+    def detached(self, ue: Ue, cause: Cause | None, when: tuple[int, bytes] | None = None) -> None:
+        """The UE is registered no longer; said once."""
+        if ue.registered is not False:
+            if when is None:
+                self._facts.about(ue, UeDetached, cause=cause)
+            else:
+                self._facts.about_earlier(ue, UeDetached, when, cause=cause)
+        ue.registered = ue.connected = False
+        ue.sessions_gone = None
+        ue.bearers = {}
+        ue.ue_ip = ()
+        self._registry.drop_tunnels(ue)
+
+    def sessions_gone(self, ue: Ue) -> None:
+        """The last PDN connection was deleted: the UE has detached, unless it is just attaching anew."""
+        if ue.connection is not None and ue.connection.attaching:
+            ue.sessions_gone = self._facts.at, self._facts.place
+        else:
+            self.detached(ue, None)
+
+    # --- bearers -----------------------------------------------------------------------------------------------------
+
+    def bearer_setup_request(self, message: S1apMessage, association: S1Association) -> None:
+        connection = self.leg(message, association)
+        self._recognise(connection, message.e_rabs_to_setup)
+        for item in message.e_rabs_to_setup:
+            connection.setting_up[item.e_rab_id] = item
+            self._downlink_nas(connection, item.nas)
+
+    def bearer_setup_response(self, message: S1apMessage, association: S1Association) -> None:
+        connection = self.leg(message, association)
+        ue = connection.ue
+        found = joined(message.e_rabs_set_up, connection.setting_up, {})
+        connection.setting_up = {}
+        if found:
+            ue.bearers = ue.bearers | found
+            self._facts.about(ue, BearerEstablished, bearers=ordered(found.values()))
+
+    def bearer_modify_request(self, message: S1apMessage, association: S1Association) -> None:
+        connection = self.leg(message, association)
+        for item in message.e_rabs_to_modify:
+            connection.modifying[item.e_rab_id] = item
+            self._downlink_nas(connection, item.nas)
+
+    def bearer_modify_response(self, message: S1apMessage, association: S1Association) -> None:
+        connection = self.leg(message, association)
+        found = {}
+        for number in message.e_rabs_modified:
+            item, bearer = connection.modifying.get(number), self._bearer(connection.ue, number)
+            qci = bearer.qci if item is None else item.qci
+            found[number] = BearerContext(bearer.e_rab_id, qci, bearer.uplink, bearer.downlink)
+        connection.modifying = {}
+        self._modified(connection.ue, found)
+
+    def modification_indication(self, message: S1apMessage, association: S1Association) -> None:
+        """The eNodeB moves its ends, as for EN-DC (TS 36.413 8.2.4); it holds once the MME has confirmed."""
+        connection = self.leg(message, association)
+        connection.moving = {item.e_rab_id: item for item in message.e_rabs_moved}
+
+    def modification_confirm(self, message: S1apMessage, association: S1Association) -> None:
+        connection = self.leg(message, association)
+        found = {}
+        for number in message.e_rabs_modified:
+            moved, bearer = connection.moving.get(number), self._bearer(connection.ue, number)
+            downlink = bearer.downlink if moved is None else values.tunnel(moved.tunnel)
+            found[number] = BearerContext(bearer.e_rab_id, bearer.qci, bearer.uplink, downlink)
+        connection.moving = {}
+        self._modified(connection.ue, found)
+
+    def bearer_release_command(self, message: S1apMessage, association: S1Association) -> None:
+        self._downlink_nas(self.leg(message, association), message.nas)
+
+    def bearer_release_response(self, message: S1apMessage, association: S1Association) -> None:
+        self._released(self.leg(message, association).ue, message.e_rabs_released)
+
+    def bearer_release_indication(self, message: S1apMessage, association: S1Association) -> None:
+        numbers = tuple(item.e_rab_id for item in message.e_rabs_to_release)
+        self._released(self.leg(message, association).ue, numbers)
+
+    def _modified(self, ue: Ue, found: dict[int, BearerContext]) -> None:
+        if found:
+            ue.bearers = ue.bearers | found
+            self._facts.about(ue, BearerModified, bearers=ordered(found.values()))
+
+    def _released(self, ue: Ue, numbers: tuple[int, ...]) -> None:
+        if numbers:
+            gone = [self._bearer(ue, number) for number in numbers]
+            ue.bearers = {number: bearer for number, bearer in ue.bearers.items() if number not in numbers}
+            self._facts.about(ue, BearerReleased, bearers=ordered(gone))
+
+    @staticmethod
+    def _bearer(ue: Ue, number: int) -> BearerContext:
+        return ue.bearers.get(number) or BearerContext(ERabId(number))
+
+    # --- NAS ---------------------------------------------------------------------------------------------------------
+
+    def downlink_nas(self, message: S1apMessage, association: S1Association) -> None:
+        self._downlink_nas(self.leg(message, association), message.nas)
+
+    def uplink_nas(self, message: S1apMessage, association: S1Association) -> None:
+        connection = self._registry.find(association, message)
+        if connection is None:
+            if association.complete:
+                return
+            connection = self._overheard(message, association)
+        self._place(connection, message)
+        told = self._read(message.nas, uplink=True, readable=self._readable(connection))
+        if told is None:
+            return
+        if told.type is NasType.ATTACH_REQUEST:
+            self._attaching(connection)
+        elif told.type is NasType.TAU_REQUEST:
+            connection.updated = False
+        elif told.type is NasType.ATTACH_COMPLETE:
+            connection.ue.registered = True
+        elif told.type is NasType.DETACH_ACCEPT:
+            self.detached(connection.ue, None)
+        if told.imsi is not None:
+            self._registry.name(connection, told.imsi)
+
+    def _downlink_nas(self, connection: S1Connection, pdu: bytes | None) -> None:
+        told = self._read(pdu, uplink=False, readable=self._readable(connection))
+        if told is None:
+            return
+        ue = connection.ue
+        if told.guti is not None:
+            self._registry.own_s_tmsi(ue, connection.association.mme, told.guti[5:])
+        if told.type is NasType.SECURITY_MODE_COMMAND:
+            ue.ciphering = told.ciphering
+        elif told.type is NasType.ATTACH_ACCEPT:
+            if told.addresses and not ue.sessions:
+                ue.ue_ip = tuple(map(values.address, told.addresses))
+        elif told.type is NasType.TAU_ACCEPT:
+            if not connection.updated:
+                connection.updated = True
+                end = connection.end
+                self._facts.about(ue, TrackingAreaUpdated, ecgi=end.ecgi, tai=end.tai)
+        elif told.type is NasType.DETACH_ACCEPT:
+            self.detached(ue, None)
+
+    @staticmethod
+    def _readable(connection: S1Connection) -> bool | None:
+        ciphering = connection.ue.ciphering
+        return None if ciphering is None else ciphering == _EEA0
+
+    def _read(self, pdu: bytes | None, *, uplink: bool, readable: bool | None) -> NasMessage | None:
+        """Read a NAS message; what is malformed is counted and does no harm to the message around it."""
+        if pdu is None:
+            return None
+        try:
+            return nas.decode(pdu, uplink=uplink, readable=readable)
+        except DecodeError:
+            self.malformed += 1
+            return None

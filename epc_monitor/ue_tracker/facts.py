@@ -1,0 +1,60 @@
+"""Turns what the tracker has found out into events, each with a place on the wire of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from epc_monitor.ue_tracker.state import Ue
+from mobiscud.core.events import Event, MonitorDesynchronised, UeEvent
+
+
+class Facts:
+    """Collects the events of one message; ``at`` and ``place`` are that message's."""
+
+    __slots__ = ("_again", "at", "events", "place")
+
+    def __init__(self) -> None:
+        self.at = 0
+        self.place = b""
+        self.events: list[Event] = []
+        self._again: dict[str, int] = {}
+
+    def begin(self, at: int, place: bytes) -> None:
+        """A new message: what follows is completed by it."""
+        self.at = at
+        self.place = place
+        self.events = []
+        self._again = {}
+
+    def add(self, event: type[Event], *, detail: bytes = b"", **fields: Any) -> None:
+        """A fact about the network. ``detail`` tells apart several facts of one type that one message completes."""
+        self.events.append(event(at=self.at, origin=self._origin(event, detail), **fields))
+
+    def about(self, ue: Ue, event: type[UeEvent], *, detail: bytes = b"", **fields: Any) -> None:
+        """A fact about a UE."""
+        ue.named = True
+        origin = self._origin(event, detail)
+        self.events.append(event(at=self.at, origin=origin, ue=ue.key, imsi=ue.imsi, ue_ip=ue.ue_ip, **fields))
+
+    def about_earlier(self, ue: Ue, event: type[UeEvent], when: tuple[int, bytes], **fields: Any) -> None:
+        """A fact that was complete before, and is certain only now; it keeps its own time and place."""
+        ue.named = True
+        at, origin = when
+        self.events.append(event(at=at, origin=origin, ue=ue.key, imsi=ue.imsi, ue_ip=ue.ue_ip, **fields))
+
+    def desynchronised(self, detail: str, ue: Ue | None = None) -> None:
+        """A message that cannot follow from what was seen."""
+        origin = self._origin(MonitorDesynchronised, b"")
+        if ue is None:
+            self.events.append(MonitorDesynchronised(at=self.at, origin=origin, detail=detail))
+            return
+        ue.named = True
+        self.events.append(
+            MonitorDesynchronised(at=self.at, origin=origin, detail=detail, ue=ue.key, imsi=ue.imsi, ue_ip=ue.ue_ip)
+        )
+
+    def _origin(self, event: type[Event], detail: bytes) -> bytes:
+        origin = self.place + detail
+        again = self._again.get(event.TYPE + detail.hex(), 0)
+        self._again[event.TYPE + detail.hex()] = again + 1
+        return origin if not again else origin + again.to_bytes(2, "big")

@@ -1,0 +1,230 @@
+"""Handovers: over the MME (S1) and between eNodeBs with a path switch at the end (X2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from epc_monitor import values
+from epc_monitor.s1ap.erabs import ERabForwarding
+from epc_monitor.s1ap.message import S1apMessage
+from epc_monitor.ue_tracker.connections import Connections
+from epc_monitor.ue_tracker.facts import Facts
+from epc_monitor.ue_tracker.registry import Registry
+from epc_monitor.ue_tracker.state import Handover, Leg, S1Association, S1Connection, Ue, joined, ordered
+from mobiscud.core.events import (
+    HandoverCancelled,
+    HandoverCompleted,
+    HandoverEvent,
+    HandoverExecuting,
+    HandoverPrepared,
+    HandoverPreparing,
+    HandoverRejected,
+)
+from mobiscud.core.ids import ERabId, FTeid
+from mobiscud.core.ue import BearerContext, Enb, ForwardedBearer, Forwarding, HandoverEnd, HandoverKind
+
+
+class Handovers:
+    """Follows each handover over both of its legs."""
+
+    def __init__(self, registry: Registry, facts: Facts, connections: Connections) -> None:
+        self._registry = registry
+        self._facts = facts
+        self._connections = connections
+
+    # --- S1 ----------------------------------------------------------------------------------------------------------
+
+    def required(self, message: S1apMessage, association: S1Association) -> None:
+        source = self._connections.leg(message, association)
+        self._connections.step(source, message)
+        source.handover = Handover(HandoverKind.S1, source, self._target_of(message))
+        self._tell(source.ue, HandoverPreparing, source.handover, cause=message.cause)
+
+    def request(self, message: S1apMessage, association: S1Association) -> None:
+        """The target's leg begins. Only its S-GW tunnels tell which UE is meant."""
+        registry = self._registry
+        tunnels = [values.tunnel(item.tunnel) for item in message.e_rabs_to_setup]
+        ue = (
+            next((found for found in map(registry.by_tunnel, tunnels) if found is not None), None)
+            or registry.stranger()
+        )
+        target = registry.open(association, ue, Leg.ADMITTING, message.mme_ue_s1ap_id, None)
+        target.setting_up = {item.e_rab_id: item for item in message.e_rabs_to_setup}
+        for tunnel in tunnels:
+            registry.own_tunnel(ue, tunnel)
+        source = ue.connection
+        handover = None if source is None else source.handover
+        if handover is None:
+            handover = Handover(HandoverKind.S1, source, HandoverEnd(association.enb))
+            if source is not None:
+                source.handover = handover
+        target.handover = handover
+        handover.target = target
+        handover.target_end = HandoverEnd(association.enb, None, handover.target_end.tai)
+
+    def request_acknowledge(self, message: S1apMessage, association: S1Association) -> None:
+        target = self._connections.leg(message, association)
+        self._connections.step(target, message)
+        handover = self._handover_of(target)
+        handover.admitted = {item.e_rab_id: item for item in message.e_rabs_admitted}
+        handover.bearers = joined(message.e_rabs_admitted, target.setting_up, target.ue.bearers)
+        self._tell(
+            target.ue, HandoverPrepared, handover, enb=association.enb, bearers=ordered(handover.bearers.values())
+        )
+
+    def failure(self, message: S1apMessage, association: S1Association) -> None:
+        """The target refuses; the source hears of it in a Handover Preparation Failure."""
+        target = self._registry.find(association, message)
+        if target is not None:
+            self._connections.step(target, message)
+
+    def preparation_failure(self, message: S1apMessage, association: S1Association) -> None:
+        source = self._connections.leg(message, association)
+        handover, cancelled = source.handover, source.state is Leg.CANCELLING
+        self._connections.step(source, message)
+        if not cancelled:
+            self._tell(source.ue, HandoverRejected, handover or self._unseen(source), cause=message.cause)
+            source.handover = None
+
+    def command(self, message: S1apMessage, association: S1Association) -> None:
+        source = self._connections.leg(message, association)
+        handover, cancelled = source.handover or self._unseen(source), source.state is Leg.CANCELLING
+        self._connections.step(source, message)
+        if cancelled:
+            return
+        self._tell(
+            source.ue,
+            HandoverExecuting,
+            handover,
+            enb=handover.target_end.enb,
+            bearers=ordered(handover.bearers.values()),
+            forwarding=_forwarding(message.e_rabs_forwarded, handover),
+        )
+
+    def notify(self, message: S1apMessage, association: S1Association) -> None:
+        """The UE has arrived at the target of an S1 handover."""
+        target = self._connections.leg(message, association)
+        self._connections.step(target, message)
+        target.ecgi, target.tai = message.ecgi, message.tai
+        handover = self._handover_of(target)
+        self._registry.make_current(target)
+        self._completed(target, handover, association.enb)
+
+    def cancel(self, message: S1apMessage, association: S1Association) -> None:
+        source = self._connections.leg(message, association)
+        handover = source.handover or self._unseen(source)
+        self._connections.step(source, message)
+        source.handover = None
+        self._tell(source.ue, HandoverCancelled, handover, cause=message.cause)
+
+    def cancel_acknowledge(self, message: S1apMessage, association: S1Association) -> None:
+        source = self._registry.find(association, message)
+        if source is not None:
+            self._connections.step(source, message)
+
+    # --- X2 ----------------------------------------------------------------------------------------------------------
+
+    def path_switch_request(self, message: S1apMessage, association: S1Association) -> None:
+        """The UE is at the target already; its leg keeps the MME's id of the source."""
+        registry = self._registry
+        mme_id = message.source_mme_ue_s1ap_id
+        source = None if mme_id is None else association.mme.connections.get(mme_id)
+        ue = registry.stranger() if source is None else source.ue
+        target = registry.open(association, ue, Leg.ARRIVING, None, message.enb_ue_s1ap_id)
+        target.mme_ue_s1ap_id = mme_id
+        target.ecgi, target.tai = message.ecgi, message.tai
+        handover = target.handover = Handover(HandoverKind.X2, source, target.end)
+        handover.target = target
+        handover.bearers = joined(message.e_rabs_switched_downlink, {}, ue.bearers)
+        self._tell(ue, HandoverPrepared, handover, enb=association.enb, bearers=ordered(handover.bearers.values()))
+
+    def path_switch_acknowledge(self, message: S1apMessage, association: S1Association) -> None:
+        target = self._connections.leg(message, association)
+        self._connections.step(target, message)
+        handover = self._handover_of(target, HandoverKind.X2)
+        for item in message.e_rabs_switched_uplink:
+            bearer = handover.bearers.get(item.e_rab_id)
+            if bearer is not None:
+                uplink = values.tunnel(item.tunnel)
+                handover.bearers[item.e_rab_id] = BearerContext(bearer.e_rab_id, bearer.qci, uplink, bearer.downlink)
+                self._registry.own_tunnel(target.ue, uplink)
+        for dropped in message.e_rabs_to_release:
+            handover.bearers.pop(dropped.e_rab_id, None)
+        mme_id = message.mme_ue_s1ap_id_2 if message.mme_ue_s1ap_id_2 is not None else message.mme_ue_s1ap_id
+        if mme_id is not None:
+            self._registry.take_mme_id(target, mme_id)
+        if handover.source is not None and handover.source is not target:
+            self._registry.close(handover.source)
+        self._registry.make_current(target)
+        self._completed(target, handover, association.enb)
+
+    def path_switch_failure(self, message: S1apMessage, association: S1Association) -> None:
+        target = self._connections.leg(message, association)
+        self._connections.step(target, message)
+        handover = self._handover_of(target, HandoverKind.X2)
+        self._tell(target.ue, HandoverRejected, handover, cause=message.cause)
+        self._registry.close(target)
+
+    # --- both --------------------------------------------------------------------------------------------------------
+
+    def _completed(self, target: S1Connection, handover: Handover, enb: Enb) -> None:
+        ue = target.ue
+        ue.bearers = handover.bearers
+        ue.connected = ue.registered = True
+        self._registry.established(target)
+        target.handover = None
+        target.setting_up = {}
+        if handover.source is not None:
+            handover.source.handover = None
+        handover.target_end = end = target.end
+        self._tell(
+            ue,
+            HandoverCompleted,
+            handover,
+            enb=enb,
+            ecgi=end.ecgi,
+            tai=end.tai,
+            bearers=ordered(handover.bearers.values()),
+        )
+
+    def _tell(self, ue: Ue, kind: type[HandoverEvent], handover: Handover, **fields: Any) -> None:
+        self._facts.about(
+            ue, kind, kind=handover.kind, source=handover.source_end, target=handover.target_end, **fields
+        )
+
+    def _handover_of(self, target: S1Connection, kind: HandoverKind = HandoverKind.S1) -> Handover:
+        """The handover of a target's leg, or of what little is known when its beginning was not seen."""
+        if target.handover is None:
+            target.handover = Handover(kind, None, target.end)
+            target.handover.bearers = target.ue.bearers
+        return target.handover
+
+    @staticmethod
+    def _unseen(source: S1Connection) -> Handover:
+        """A handover whose Handover Required was not seen."""
+        return Handover(HandoverKind.S1, source, HandoverEnd())
+
+    def _target_of(self, message: S1apMessage) -> HandoverEnd:
+        """Target of a Handover Required: its address is known where its S1 Setup was seen."""
+        if message.target is None:
+            return HandoverEnd()
+        wanted = values.enb(message.target.enb, None)
+        known = self._registry.enb(wanted) or wanted
+        return HandoverEnd(known, None, values.tai(message.target.tai))
+
+
+def _forwarding(items: tuple[ERabForwarding, ...], handover: Handover) -> Forwarding:
+    """Forwarding goes straight to the target when the source is given the target's own end points."""
+    bearers = []
+    direct = False
+    for item in sorted(items):
+        downlink: FTeid | None = None if item.downlink is None else values.tunnel(item.downlink)
+        uplink: FTeid | None = None if item.uplink is None else values.tunnel(item.uplink)
+        if downlink is None and uplink is None:
+            continue
+        bearers.append(ForwardedBearer(ERabId(item.e_rab_id), downlink, uplink))
+        offered = handover.admitted.get(item.e_rab_id)
+        direct = direct or (offered is not None and item[1:] == offered[2:])
+    if not bearers:
+        return Forwarding()
+    return Forwarding("direct" if direct else "indirect", tuple(bearers))

@@ -1,0 +1,318 @@
+"""Who is who: the indices of the tracker, and the one place where UEs and legs come into being, merge and go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from epc_monitor.identity import UeKeys
+from epc_monitor.s1ap.message import S1apMessage
+from epc_monitor.sctp import Association
+from epc_monitor.ue_tracker.facts import Facts
+from epc_monitor.ue_tracker.state import Leg, MmeNode, S1Association, S1Connection, S11Tunnel, Ue
+from mobiscud.core.events import UeIdentified
+from mobiscud.core.ids import FTeid, Imsi
+from mobiscud.core.ue import Enb
+
+_MOST_TUNNELS = 32
+"""Twice as many as a UE can have bearers (TS 24.301 9.3.2): those of now and those of before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much the tracker may remember; beyond it the oldest goes and is counted."""
+
+    ues: int = 200_000
+    half_open: int = 50_000
+    transactions: int = 50_000
+
+
+class Registry:
+    """UEs by IMSI, S-TMSI and S1-U tunnel; legs by the ids of both ends; MMEs by address."""
+
+    def __init__(self, keys: UeKeys, limits: Limits, facts: Facts) -> None:
+        self.limits = limits
+        self.evicted = 0
+        self._keys = keys
+        self._facts = facts
+        self._ues: dict[Ue, None] = {}
+        self._half_open: dict[S1Connection, None] = {}
+        self._by_imsi: dict[str, Ue] = {}
+        self._by_tunnel: dict[FTeid, Ue] = {}
+        self._mmes: dict[bytes, MmeNode] = {}
+        self._mmes_by_gummei: dict[bytes, MmeNode] = {}
+        self._associations: dict[Association, S1Association] = {}
+        self._enbs: dict[Enb, S1Association] = {}
+        self._sessions: dict[tuple[bytes, int], S11Tunnel] = {}
+
+    # --- associations ------------------------------------------------------------------------------------------------
+
+    def association(self, sctp: Association) -> S1Association | None:
+        return self._associations.get(sctp)
+
+    def open_association(self, sctp: Association, enb_sender: int) -> S1Association:
+        """An association is heard for the first time, and which of its ends is the eNodeB."""
+        addresses = sctp.ends[1 - enb_sender].addresses
+        node = next((self._mmes[address] for address in addresses if address in self._mmes), None)
+        if node is None:
+            node = MmeNode(addresses[0])
+        for address in addresses:
+            node.addresses.add(address)
+            self._mmes[address] = node
+        association = self._associations[sctp] = S1Association(sctp, enb_sender, node)
+        return association
+
+    def close_association(self, association: S1Association) -> None:
+        self._associations.pop(association.sctp, None)
+        identity = replace(association.enb, address=None)
+        if self._enbs.get(identity) is association:
+            del self._enbs[identity]
+
+    def know_enb(self, association: S1Association) -> None:
+        """An eNodeB has said who it is."""
+        self._enbs[replace(association.enb, address=None)] = association
+
+    def enb(self, identity: Enb) -> Enb | None:
+        """An eNodeB by PLMN and id, with its address."""
+        association = self._enbs.get(identity)
+        return None if association is None else association.enb
+
+    def serve(self, node: MmeNode, gummei: bytes) -> None:
+        """An MME says that it is this GUMMEI, 6 octets."""
+        self._mmes_by_gummei[gummei] = node
+
+    # --- UEs ---------------------------------------------------------------------------------------------------------
+
+    def stranger(self) -> Ue:
+        """A UE of which we know nothing but the message at hand."""
+        return self._keep(Ue(self._keys.of_place(self._facts.place)))
+
+    def by_imsi(self, imsi: str) -> Ue:
+        ue = self._by_imsi.get(imsi)
+        if ue is None:
+            ue = self._by_imsi[imsi] = self._keep(Ue(self._keys.of_imsi(imsi), Imsi(imsi)))
+        return ue
+
+    def by_tunnel(self, tunnel: FTeid) -> Ue | None:
+        return self._by_tunnel.get(tunnel)
+
+    def by_s_tmsi(self, node: MmeNode, s_tmsi: bytes) -> Ue | None:
+        return node.s_tmsis.get(s_tmsi)
+
+    def by_guti(self, node: MmeNode, guti: bytes) -> Ue | None:
+        """The UE of a GUTI that perhaps another MME has given."""
+        return self._mmes_by_gummei.get(guti[:6], node).s_tmsis.get(guti[5:])
+
+    def own_tunnel(self, ue: Ue, tunnel: FTeid) -> None:
+        """The S-GW's end of a bearer belongs to this UE; whoever had it before has it no more."""
+        before = self._by_tunnel.get(tunnel)
+        if before is not ue:
+            if before is not None:
+                del before.tunnels[tunnel]
+            self._by_tunnel[tunnel] = ue
+            ue.tunnels[tunnel] = None
+            if len(ue.tunnels) > _MOST_TUNNELS:
+                oldest = next(iter(ue.tunnels))
+                del ue.tunnels[oldest], self._by_tunnel[oldest]
+
+    def drop_tunnels(self, ue: Ue) -> None:
+        for tunnel in ue.tunnels:
+            del self._by_tunnel[tunnel]
+        ue.tunnels.clear()
+
+    def own_s_tmsi(self, ue: Ue, node: MmeNode, s_tmsi: bytes) -> None:
+        """The UE answers to this S-TMSI; the one before the last it will not use again."""
+        before = node.s_tmsis.get(s_tmsi)
+        if before is ue:
+            return
+        if before is not None:
+            before.s_tmsis.remove((node, s_tmsi))
+        node.s_tmsis[s_tmsi] = ue
+        ue.s_tmsis.append((node, s_tmsi))
+        while len(ue.s_tmsis) > 2:
+            old_node, old = ue.s_tmsis.pop(0)
+            del old_node.s_tmsis[old]
+
+    def _keep(self, ue: Ue) -> Ue:
+        self._ues[ue] = None
+        second_chances = 16
+        while len(self._ues) > self.limits.ues:
+            oldest = next(iter(self._ues))
+            if oldest.connection is not None and second_chances:
+                second_chances -= 1
+                del self._ues[oldest]
+                self._ues[oldest] = None
+                continue
+            self.forget(oldest)
+            self.evicted += 1
+        return ue
+
+    def forget(self, ue: Ue) -> None:
+        """Drop a UE and everything that leads to it."""
+        self._ues.pop(ue, None)
+        if ue.imsi is not None and self._by_imsi.get(ue.imsi) is ue:
+            del self._by_imsi[ue.imsi]
+        self.drop_tunnels(ue)
+        for session in tuple(ue.sessions):
+            self.close_session(session)
+        for node, s_tmsi in ue.s_tmsis:
+            del node.s_tmsis[s_tmsi]
+        ue.s_tmsis.clear()
+        if ue.connection is not None:
+            self.close(ue.connection)
+
+    def identify(self, connection: S1Connection, ue: Ue) -> None:
+        """The UE behind a leg is found to be ``ue``: what was learnt about the stranger is now ``ue``'s."""
+        stranger = connection.ue
+        if stranger is ue:
+            return
+        if stranger.imsi is None and not stranger.sessions:
+            self._merge(stranger, ue)
+        connection.ue = ue
+        self.make_current(connection)
+        if stranger.connection is connection:
+            stranger.connection = None
+        if connection.s_tmsi is not None:
+            self.own_s_tmsi(ue, connection.association.mme, connection.s_tmsi)
+
+    def name(self, connection: S1Connection, imsi: str) -> None:
+        """The UE behind a leg has told its IMSI."""
+        connection.imsi_told = True
+        known = self._by_imsi.get(imsi)
+        if known is None and connection.ue.imsi is None:
+            ue = connection.ue
+            previous = ue.key
+            ue.imsi, ue.key = Imsi(imsi), self._keys.of_imsi(imsi)
+            self._by_imsi[imsi] = ue
+            if ue.named:
+                self._facts.about(ue, UeIdentified, previous_ue=previous)
+            return
+        self.identify(connection, self.by_imsi(imsi))
+
+    def _merge(self, stranger: Ue, ue: Ue) -> None:
+        for tunnel in tuple(stranger.tunnels):
+            self.own_tunnel(ue, tunnel)
+        for node, s_tmsi in tuple(stranger.s_tmsis):
+            self.own_s_tmsi(ue, node, s_tmsi)
+        if stranger.bearers:
+            ue.bearers = stranger.bearers
+        if stranger.ciphering is not None:
+            ue.ciphering = stranger.ciphering
+        if not ue.ue_ip:
+            ue.ue_ip = stranger.ue_ip
+        ue.connected = ue.connected or stranger.connected
+        if ue.registered is None:
+            ue.registered = stranger.registered
+        self._ues.pop(stranger, None)
+        if stranger.named:
+            self._facts.about(ue, UeIdentified, previous_ue=stranger.key)
+
+    # --- S11 tunnels -------------------------------------------------------------------------------------------------
+
+    def session(self, address: bytes, teid: int) -> S11Tunnel | None:
+        """The S11 tunnel that has this F-TEID at either of its ends."""
+        return self._sessions.get((address, teid))
+
+    def open_session(self, session: S11Tunnel) -> None:
+        for end in (session.mme, session.sgw):
+            before = self._sessions.get(end)
+            if before is not None:
+                self.close_session(before)
+        self._sessions[session.mme] = self._sessions[session.sgw] = session
+        session.ue.sessions.append(session)
+
+    def close_session(self, session: S11Tunnel) -> None:
+        for end in (session.mme, session.sgw):
+            if self._sessions.get(end) is session:
+                del self._sessions[end]
+        session.ue.sessions.remove(session)
+
+    # --- legs --------------------------------------------------------------------------------------------------------
+
+    def open(
+        self, association: S1Association, ue: Ue, state: Leg, mme_id: int | None, enb_id: int | None
+    ) -> S1Connection:
+        """A new leg; one that had the same id before it is gone."""
+        connection = S1Connection(association, ue, state)
+        if mme_id is not None:
+            self._bind_mme_id(connection, mme_id)
+        if enb_id is not None:
+            self._bind_enb_id(connection, enb_id)
+        self._half_open[connection] = None
+        while len(self._half_open) > self.limits.half_open:
+            oldest = next(iter(self._half_open))
+            self.close(oldest)
+            self.evicted += 1
+        return connection
+
+    def legs_of(self, association: S1Association) -> list[S1Connection]:
+        """All legs over an association, in an order that is the same for everyone who has seen them."""
+        legs = dict.fromkeys(association.connections.values())
+        for connection in association.mme.connections.values():
+            if connection.association is association:
+                legs[connection] = None
+        return sorted(legs, key=lambda connection: connection.ids)
+
+    def make_current(self, connection: S1Connection) -> None:
+        """This leg is now the one that serves its UE."""
+        connection.ue.connection = connection
+
+    def established(self, connection: S1Connection) -> None:
+        """The leg has bearers; it is no longer one of those that anybody can open."""
+        self._half_open.pop(connection, None)
+
+    def find(self, association: S1Association, message: S1apMessage) -> S1Connection | None:
+        """The leg of a message; an id that it tells for the first time is noted."""
+        mme_id, enb_id = message.mme_ue_s1ap_id, message.enb_ue_s1ap_id
+        if enb_id is not None:
+            connection = association.connections.get(enb_id)
+            if connection is not None:
+                if mme_id is None or connection.mme_ue_s1ap_id == mme_id:
+                    return connection
+                if connection.mme_ue_s1ap_id is None:
+                    self._bind_mme_id(connection, mme_id)
+                    return connection
+        if mme_id is not None:
+            connection = association.mme.connections.get(mme_id)
+            if connection is not None and connection.association is association:
+                if enb_id is None or connection.enb_ue_s1ap_id == enb_id:
+                    return connection
+                if connection.enb_ue_s1ap_id is None:
+                    self._bind_enb_id(connection, enb_id)
+                    return connection
+        return None
+
+    def take_mme_id(self, connection: S1Connection, mme_id: int) -> None:
+        """An X2 handover is done: the id that led to the source leads to the target, and the source is no more."""
+        self.make_current(connection)
+        self._bind_mme_id(connection, mme_id)
+
+    def close(self, connection: S1Connection) -> None:
+        """A leg is no more; a stranger that had nothing else is forgotten with it."""
+        connections = connection.association.connections
+        if connection.enb_ue_s1ap_id is not None and connections.get(connection.enb_ue_s1ap_id) is connection:
+            del connections[connection.enb_ue_s1ap_id]
+        by_mme_id = connection.association.mme.connections
+        if connection.mme_ue_s1ap_id is not None and by_mme_id.get(connection.mme_ue_s1ap_id) is connection:
+            del by_mme_id[connection.mme_ue_s1ap_id]
+        self._half_open.pop(connection, None)
+        ue = connection.ue
+        if ue.connection is connection:
+            ue.connection = None
+        if ue.imsi is None and ue.connection is None and not ue.bearers and ue in self._ues:
+            self.forget(ue)
+
+    def _bind_mme_id(self, connection: S1Connection, mme_id: int) -> None:
+        connections = connection.association.mme.connections
+        before = connections.get(mme_id)
+        if before is not None and before is not connection:
+            self.close(before)
+        connection.mme_ue_s1ap_id = mme_id
+        connections[mme_id] = connection
+
+    def _bind_enb_id(self, connection: S1Connection, enb_id: int) -> None:
+        connections = connection.association.connections
+        before = connections.get(enb_id)
+        if before is not None and before is not connection:
+            self.close(before)
+        connection.enb_ue_s1ap_id = enb_id
+        connections[enb_id] = connection

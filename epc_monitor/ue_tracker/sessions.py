@@ -1,0 +1,130 @@
+"""S11: which subscriber has which addresses and S1-U tunnels, and when the last session ends."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from epc_monitor import gtpv2, values
+from epc_monitor.frames import Packet
+from epc_monitor.gtpv2 import GtpMessage, GtpType
+from epc_monitor.ue_tracker.connections import Connections
+from epc_monitor.ue_tracker.facts import Facts
+from epc_monitor.ue_tracker.registry import Registry
+from epc_monitor.ue_tracker.state import S11Tunnel, Ue
+
+
+class _Create(NamedTuple):
+    """A Create Session Request of an MME that waits for its answer."""
+
+    imsi: str
+    mme: tuple[bytes, int]
+    session: S11Tunnel | None
+
+
+class _Delete(NamedTuple):
+    """A request to delete the PDN connection of a default bearer, or all of them (None)."""
+
+    session: S11Tunnel
+    ebi: int | None
+
+
+class Sessions:
+    """Follows GTPv2-C between MMEs and S-GWs; what belongs to S5 has other F-TEIDs and falls through."""
+
+    def __init__(self, registry: Registry, facts: Facts, connections: Connections) -> None:
+        self._registry = registry
+        self._facts = facts
+        self._connections = connections
+        self._waiting: dict[bytes, _Create | _Delete] = {}
+
+    def receive(self, message: GtpMessage, packet: Packet) -> None:
+        """Take one message, and the packet that has brought it."""
+        kind = message.type
+        if kind == GtpType.CREATE_SESSION_REQUEST:
+            self._create_request(message, packet)
+        elif kind == GtpType.CREATE_SESSION_RESPONSE:
+            self._create_response(message, packet)
+        elif kind == GtpType.DELETE_SESSION_REQUEST:
+            session = self._registry.session(packet.destination, message.teid or 0)
+            if session is not None and packet.source in (session.mme_address, session.mme[0]):
+                self._wait(packet, message, _Delete(session, message.ebi))
+        elif kind == GtpType.DELETE_BEARER_REQUEST:
+            session = self._registry.session(packet.destination, message.teid or 0)
+            if session is not None and message.ebi is not None:
+                self._wait(packet, message, _Delete(session, message.ebi))
+        elif kind in (GtpType.DELETE_SESSION_RESPONSE, GtpType.DELETE_BEARER_RESPONSE):
+            self._delete_response(message, packet)
+        elif kind == GtpType.CREATE_BEARER_REQUEST:
+            session = self._registry.session(packet.destination, message.teid or 0)
+            if session is not None:
+                self._own_tunnels(session.ue, message)
+
+    def _create_request(self, message: GtpMessage, packet: Packet) -> None:
+        mme = message.f_teid(gtpv2.S11_MME)
+        if mme is None or message.imsi is None:
+            return
+        session = self._registry.session(packet.destination, message.teid) if message.teid else None
+        self._wait(packet, message, _Create(message.imsi, (mme.address, mme.teid), session))
+
+    def _create_response(self, message: GtpMessage, packet: Packet) -> None:
+        asked = self._answered(packet, message)
+        if not isinstance(asked, _Create) or message.cause not in gtpv2.ACCEPTED:
+            return
+        ue = self._registry.by_imsi(asked.imsi)
+        session = asked.session
+        if session is None or session.ue is not ue:
+            sgw = message.f_teid(gtpv2.S11_SGW)
+            if sgw is None:
+                return
+            session = S11Tunnel(ue, asked.mme, packet.destination, (sgw.address, sgw.teid))
+            for before in tuple(ue.sessions):
+                if before.sgw[0] == session.sgw[0]:
+                    self._registry.close_session(before)
+            self._registry.open_session(session)
+        default = next((bearer.ebi for bearer in message.bearers if bearer.ebi is not None), None)
+        if default is not None:
+            session.pdns[default] = tuple(map(values.address, message.addresses))
+        self._own_tunnels(ue, message)
+        _tell_addresses(ue)
+
+    def _own_tunnels(self, ue: Ue, message: GtpMessage) -> None:
+        for bearer in message.bearers:
+            for f_teid in bearer.f_teids:
+                if f_teid.interface == gtpv2.S1U_SGW:
+                    self._registry.own_tunnel(ue, values.f_teid(f_teid.address, f_teid.teid))
+
+    def _delete_response(self, message: GtpMessage, packet: Packet) -> None:
+        asked = self._answered(packet, message)
+        if not isinstance(asked, _Delete):
+            return
+        if message.cause not in gtpv2.ACCEPTED and message.cause != gtpv2.CONTEXT_NOT_FOUND:
+            return
+        session, ue = asked.session, asked.session.ue
+        if session not in ue.sessions:
+            return
+        if asked.ebi is None:
+            session.pdns.clear()
+        else:
+            session.pdns.pop(asked.ebi, None)
+        if session.pdns:
+            _tell_addresses(ue)
+            return
+        self._registry.close_session(session)
+        if not ue.sessions:
+            self._connections.sessions_gone(ue)
+
+    def _wait(self, packet: Packet, message: GtpMessage, what: _Create | _Delete) -> None:
+        self._waiting[packet.source + packet.destination + message.sequence.to_bytes(3, "big")] = what
+        while len(self._waiting) > self._registry.limits.transactions:
+            del self._waiting[next(iter(self._waiting))]
+            self._registry.evicted += 1
+
+    def _answered(self, packet: Packet, message: GtpMessage) -> _Create | _Delete | None:
+        key = packet.destination + packet.source + message.sequence.to_bytes(3, "big")
+        return self._waiting.pop(key, None)
+
+
+def _tell_addresses(ue: Ue) -> None:
+    """All addresses of a UE, those of its first PDN connection first."""
+    found = (address for session in ue.sessions for addresses in session.pdns.values() for address in addresses)
+    ue.ue_ip = tuple(dict.fromkeys(found))

@@ -1,0 +1,220 @@
+"""What the tracker remembers: MMEs, S1 associations, UEs, their legs (S1 connections), handovers and S11 tunnels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from epc_monitor import values
+from epc_monitor.s1ap.erabs import ERabAdmitted, ERabEnd, ERabModify, ERabSetup
+from epc_monitor.s1ap.message import S1apMessage
+from epc_monitor.sctp import Association
+from mobiscud.core.ids import ERabId, FTeid, Imsi, Tai, UeKey
+from mobiscud.core.ue import BearerContext, Cause, Enb, HandoverEnd, HandoverKind, Mme
+
+
+class Leg(StrEnum):
+    """Where an S1 connection is in its life."""
+
+    OVERHEARD = "overheard"  # there before us: any message may follow
+    OPEN = "open"  # signalling only
+    SETTING_UP = "setting up"  # Initial Context Setup is under way
+    CONNECTED = "connected"  # it has bearers
+    PREPARING = "preparing"  # source of an S1 handover that was asked for
+    LEAVING = "leaving"  # source of an S1 handover that was commanded
+    CANCELLING = "cancelling"  # source of an S1 handover that is taken back
+    ADMITTING = "admitting"  # target of an S1 handover that was asked for
+    ADMITTED = "admitted"  # target of an S1 handover with resources
+    ARRIVING = "arriving"  # target of an X2 handover, before the MME has agreed
+    RELEASING = "releasing"
+
+
+class MmeNode:
+    """One MME, at any of its addresses. ``connections``: by MME UE S1AP ID; ``s_tmsis``: by MME code and M-TMSI."""
+
+    __slots__ = ("addresses", "connections", "mme", "s_tmsis")
+
+    def __init__(self, address: bytes) -> None:
+        self.addresses = {address}
+        self.mme = Mme(values.address(address))
+        self.connections: dict[int, S1Connection] = {}
+        self.s_tmsis: dict[bytes, Ue] = {}
+
+
+class S1Association:
+    """An SCTP association between an eNodeB and an MME. ``connections``: by eNB UE S1AP ID.
+
+    ``complete``: its S1 Setup was seen, so that nothing about it should be new to us.
+    """
+
+    __slots__ = (
+        "asked",
+        "complete",
+        "connections",
+        "enb",
+        "enb_sender",
+        "mme",
+        "resetting",
+        "sctp",
+        "tais",
+    )
+
+    def __init__(self, sctp: Association, enb_sender: int, mme: MmeNode) -> None:
+        self.sctp = sctp
+        self.enb_sender = enb_sender
+        self.mme = mme
+        self.enb: Enb = values.enb(None, sctp.ends[enb_sender].addresses[0])
+        self.tais: tuple[Tai, ...] = ()
+        self.asked: S1apMessage | None = None  # S1 Setup Request, or a configuration update, without its answer
+        self.resetting: S1apMessage | None = None
+        self.complete = False
+        self.connections: dict[int, S1Connection] = {}
+
+
+class Ue:
+    """One UE. ``registered`` is None while we cannot know; ``connected``: it was said to be, and not yet to be idle.
+
+    ``bearers`` outlive the connection without their downlink. ``ciphering`` is the EEA in use, None while not known.
+    """
+
+    __slots__ = (
+        "bearers",
+        "ciphering",
+        "connected",
+        "connection",
+        "imsi",
+        "key",
+        "named",
+        "registered",
+        "s_tmsis",
+        "sessions",
+        "sessions_gone",
+        "tunnels",
+        "ue_ip",
+    )
+
+    def __init__(self, key: UeKey, imsi: Imsi | None = None) -> None:
+        self.key = key
+        self.imsi = imsi
+        self.named = False  # an event has told this key to the world
+        self.ue_ip: tuple[str, ...] = ()
+        self.bearers: dict[int, BearerContext] = {}
+        self.connection: S1Connection | None = None
+        self.connected = False
+        self.registered: bool | None = None
+        self.ciphering: int | None = None
+        self.sessions: list[S11Tunnel] = []
+        self.sessions_gone: tuple[int, bytes] | None = None  # when and where, while a new attach may bring them back
+        self.tunnels: dict[FTeid, None] = {}
+        self.s_tmsis: list[tuple[MmeNode, bytes]] = []
+
+
+class S1Connection:
+    """One UE-associated logical S1 connection: a leg. The MME's id is not known before its first answer."""
+
+    __slots__ = (
+        "association",
+        "attaching",
+        "ecgi",
+        "enb_ue_s1ap_id",
+        "handover",
+        "imsi_told",
+        "mme_ue_s1ap_id",
+        "modifying",
+        "moving",
+        "release_cause",
+        "releasing",
+        "s_tmsi",
+        "setting_up",
+        "state",
+        "tai",
+        "ue",
+        "updated",
+    )
+
+    def __init__(self, association: S1Association, ue: Ue, state: Leg) -> None:
+        self.association = association
+        self.ue = ue
+        self.state = state
+        self.mme_ue_s1ap_id: int | None = None
+        self.enb_ue_s1ap_id: int | None = None
+        self.ecgi: bytes | None = None
+        self.tai: bytes | None = None
+        self.s_tmsi: bytes | None = None
+        self.imsi_told = False  # the UE itself has told its IMSI here
+        self.attaching = False
+        self.updated = False  # the TAU under way was accepted
+        self.handover: Handover | None = None
+        self.setting_up: dict[int, ERabSetup] = {}
+        self.modifying: dict[int, ERabModify] = {}
+        self.moving: dict[int, ERabEnd] = {}
+        self.releasing: tuple[int, ...] = ()
+        self.release_cause: Cause | None = None
+
+    @property
+    def end(self) -> HandoverEnd:
+        """This leg as source or target of a handover."""
+        ecgi = None if self.ecgi is None else values.ecgi(self.ecgi)
+        tai = None if self.tai is None else values.tai(self.tai)
+        return HandoverEnd(self.association.enb, ecgi, tai)
+
+    @property
+    def ids(self) -> bytes:
+        """What tells this leg from others of its association, the same to everyone who sees it."""
+        return b"".join(
+            b"\xff" if number is None else number.to_bytes(4, "big")
+            for number in (self.mme_ue_s1ap_id, self.enb_ue_s1ap_id)
+        )
+
+
+class Handover:
+    """A handover under way. ``admitted``: what the target has answered, E-RAB by E-RAB."""
+
+    __slots__ = ("admitted", "bearers", "kind", "source", "source_end", "target", "target_end")
+
+    def __init__(self, kind: HandoverKind, source: S1Connection | None, target_end: HandoverEnd) -> None:
+        self.kind = kind
+        self.source = source
+        self.source_end = HandoverEnd() if source is None else source.end
+        self.target: S1Connection | None = None
+        self.target_end = target_end
+        self.bearers: dict[int, BearerContext] = {}
+        self.admitted: dict[int, ERabAdmitted] = {}
+
+
+class S11Tunnel:
+    """The S11 tunnel of one UE: the F-TEIDs of MME and S-GW. ``pdns``: the UE's addresses by default bearer.
+
+    ``mme_address`` is the one from which the MME has spoken.
+    """
+
+    __slots__ = ("mme", "mme_address", "pdns", "sgw", "ue")
+
+    def __init__(self, ue: Ue, mme: tuple[bytes, int], mme_address: bytes, sgw: tuple[bytes, int]) -> None:
+        self.ue = ue
+        self.mme = mme
+        self.mme_address = mme_address
+        self.sgw = sgw
+        self.pdns: dict[int, tuple[str, ...]] = {}
+
+
+def ordered(bearers: Iterable[BearerContext]) -> tuple[BearerContext, ...]:
+    """Bearers as the contract wants them."""
+    return tuple(sorted(bearers, key=lambda bearer: bearer.e_rab_id))
+
+
+def joined(
+    ends: Iterable[ERabEnd | ERabAdmitted], setups: dict[int, ERabSetup], known: dict[int, BearerContext]
+) -> dict[int, BearerContext]:
+    """Bearers from the eNodeB's ends and the request that asked for them; what it did not tell, from what is known."""
+    found: dict[int, BearerContext] = {}
+    for end in ends:
+        setup, before = setups.get(end.e_rab_id), known.get(end.e_rab_id)
+        qci: int | None = None
+        uplink: FTeid | None = None
+        if setup is not None:
+            qci, uplink = setup.qci, values.tunnel(setup.tunnel)
+        elif before is not None:
+            qci, uplink = before.qci, before.uplink
+        found[end.e_rab_id] = BearerContext(ERabId(end.e_rab_id), qci, uplink, values.tunnel(end.tunnel))
+    return found

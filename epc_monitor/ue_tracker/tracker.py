@@ -1,0 +1,165 @@
+"""The tracker's front: takes messages, hands each to whom it concerns, gives the events that it completed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from epc_monitor import gtpv2, s1ap, sctp
+from epc_monitor.frames import Packet
+from epc_monitor.identity import UeKeys
+from epc_monitor.s1ap.message import S1apMessage
+from epc_monitor.s1ap.types import MessageType as M
+from epc_monitor.ue_tracker.associations import Associations
+from epc_monitor.ue_tracker.connections import Connections
+from epc_monitor.ue_tracker.facts import Facts
+from epc_monitor.ue_tracker.handovers import Handovers
+from epc_monitor.ue_tracker.registry import Limits, Registry
+from epc_monitor.ue_tracker.sessions import Sessions
+from epc_monitor.ue_tracker.state import S1Association
+from mobiscud.core.events import Event, MonitorDropped
+
+Handler = Callable[[S1apMessage, S1Association], None]
+
+_EITHER_WAY: Final = frozenset((M.RESET, M.RESET_ACKNOWLEDGE, M.ERROR_INDICATION))
+
+_FROM_MME: Final = frozenset(
+    (
+        M.HANDOVER_COMMAND,
+        M.HANDOVER_PREPARATION_FAILURE,
+        M.HANDOVER_REQUEST,
+        M.PATH_SWITCH_REQUEST_ACKNOWLEDGE,
+        M.PATH_SWITCH_REQUEST_FAILURE,
+        M.HANDOVER_CANCEL_ACKNOWLEDGE,
+        M.E_RAB_SETUP_REQUEST,
+        M.E_RAB_MODIFY_REQUEST,
+        M.E_RAB_RELEASE_COMMAND,
+        M.INITIAL_CONTEXT_SETUP_REQUEST,
+        M.PAGING,
+        M.DOWNLINK_NAS_TRANSPORT,
+        M.S1_SETUP_RESPONSE,
+        M.S1_SETUP_FAILURE,
+        M.UE_CONTEXT_MODIFICATION_REQUEST,
+        M.UE_CONTEXT_RELEASE_COMMAND,
+        M.MME_STATUS_TRANSFER,
+        M.ENB_CONFIGURATION_UPDATE_ACKNOWLEDGE,
+        M.ENB_CONFIGURATION_UPDATE_FAILURE,
+        M.MME_CONFIGURATION_UPDATE,
+        M.E_RAB_MODIFICATION_CONFIRM,
+    )
+)
+_FROM_ENB: Final = frozenset(M) - _FROM_MME - _EITHER_WAY
+
+
+class UeTracker:
+    """Messages in, events out. Everything it knows it has heard."""
+
+    def __init__(self, keys: UeKeys, limits: Limits | None = None) -> None:
+        self._facts = facts = Facts()
+        self._registry = registry = Registry(keys, limits or Limits(), facts)
+        self._connections = connections = Connections(registry, facts)
+        self._sessions = Sessions(registry, facts, connections)
+        self._associations = Associations(registry, facts, connections)
+        self._handlers: Mapping[int, Handler] = _handlers(
+            connections, Handovers(registry, facts, connections), self._associations
+        )
+
+    @property
+    def malformed(self) -> int:
+        """NAS messages in clear that could not be read."""
+        return self._connections.malformed
+
+    @property
+    def evicted(self) -> int:
+        """What had to give way to a limit."""
+        return self._registry.evicted
+
+    def receive_s1ap(self, message: sctp.Message, at: int) -> list[Event]:
+        """Take one S1AP PDU.
+
+        :raises DecodeError: it cannot be read
+        """
+        pdu = s1ap.decode(message.payload)
+        handler = self._handlers.get(pdu.type)
+        if handler is None:
+            return []
+        association = self._registry.association(message.association)
+        if association is None:
+            if pdu.type in _EITHER_WAY:
+                return []
+            enb_sender = message.sender if pdu.type in _FROM_ENB else 1 - message.sender
+            association = self._registry.open_association(message.association, enb_sender)
+        elif pdu.type in (_FROM_MME if message.sender == association.enb_sender else _FROM_ENB):
+            return []
+        self._facts.begin(at, message.place)
+        handler(pdu, association)
+        return self._facts.events
+
+    def receive_gtp(self, packet: Packet, datagram: bytes, at: int) -> tuple[list[Event], int]:
+        """Take the GTPv2-C messages of a datagram; the events, and how many messages there were.
+
+        :raises DecodeError: it cannot be read
+        """
+        messages = gtpv2.decode(datagram)
+        events: list[Event] = []
+        for message in messages:
+            place = b"gtp" + packet.source + packet.destination + (message.teid or 0).to_bytes(4, "big")
+            self._facts.begin(at, place + message.sequence.to_bytes(3, "big") + bytes((message.type,)))
+            self._sessions.receive(message, packet)
+            events += self._facts.events
+        return events, len(messages)
+
+    def association_down(self, down: sctp.AssociationDown, at: int) -> list[Event]:
+        association = self._registry.association(down.association)
+        if association is None:
+            return []
+        self._facts.begin(at, down.place)
+        self._associations.down(association)
+        return self._facts.events
+
+    def dropped(self, at: int, place: bytes, count: int, interface: str | None, reason: str) -> list[Event]:
+        """Something was lost on the way to us."""
+        self._facts.begin(at, place)
+        self._facts.add(MonitorDropped, count=count, interface=interface, reason=reason)
+        return self._facts.events
+
+
+def _handlers(connections: Connections, handovers: Handovers, associations: Associations) -> Mapping[int, Handler]:
+    return {
+        M.S1_SETUP_REQUEST: associations.asked,
+        M.S1_SETUP_RESPONSE: associations.setup_response,
+        M.ENB_CONFIGURATION_UPDATE: associations.asked,
+        M.ENB_CONFIGURATION_UPDATE_ACKNOWLEDGE: associations.enb_update_acknowledge,
+        M.MME_CONFIGURATION_UPDATE: associations.mme_update,
+        M.RESET: associations.reset,
+        M.RESET_ACKNOWLEDGE: associations.reset_acknowledge,
+        M.INITIAL_UE_MESSAGE: connections.initial_ue_message,
+        M.DOWNLINK_NAS_TRANSPORT: connections.downlink_nas,
+        M.UPLINK_NAS_TRANSPORT: connections.uplink_nas,
+        M.INITIAL_CONTEXT_SETUP_REQUEST: connections.context_setup_request,
+        M.INITIAL_CONTEXT_SETUP_RESPONSE: connections.context_setup_response,
+        M.INITIAL_CONTEXT_SETUP_FAILURE: connections.context_setup_failure,
+        M.UE_CONTEXT_RELEASE_COMMAND: connections.release_command,
+        M.UE_CONTEXT_RELEASE_COMPLETE: connections.release_complete,
+        M.E_RAB_SETUP_REQUEST: connections.bearer_setup_request,
+        M.E_RAB_SETUP_RESPONSE: connections.bearer_setup_response,
+        M.E_RAB_MODIFY_REQUEST: connections.bearer_modify_request,
+        M.E_RAB_MODIFY_RESPONSE: connections.bearer_modify_response,
+        M.E_RAB_RELEASE_COMMAND: connections.bearer_release_command,
+        M.E_RAB_RELEASE_RESPONSE: connections.bearer_release_response,
+        M.E_RAB_RELEASE_INDICATION: connections.bearer_release_indication,
+        M.E_RAB_MODIFICATION_INDICATION: connections.modification_indication,
+        M.E_RAB_MODIFICATION_CONFIRM: connections.modification_confirm,
+        M.HANDOVER_REQUIRED: handovers.required,
+        M.HANDOVER_COMMAND: handovers.command,
+        M.HANDOVER_PREPARATION_FAILURE: handovers.preparation_failure,
+        M.HANDOVER_REQUEST: handovers.request,
+        M.HANDOVER_REQUEST_ACKNOWLEDGE: handovers.request_acknowledge,
+        M.HANDOVER_FAILURE: handovers.failure,
+        M.HANDOVER_NOTIFY: handovers.notify,
+        M.HANDOVER_CANCEL: handovers.cancel,
+        M.HANDOVER_CANCEL_ACKNOWLEDGE: handovers.cancel_acknowledge,
+        M.PATH_SWITCH_REQUEST: handovers.path_switch_request,
+        M.PATH_SWITCH_REQUEST_ACKNOWLEDGE: handovers.path_switch_acknowledge,
+        M.PATH_SWITCH_REQUEST_FAILURE: handovers.path_switch_failure,
+    }

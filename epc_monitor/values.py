@@ -1,0 +1,65 @@
+"""From octets on the wire to the types of the core. Results are kept, since cells and nodes are few and come again."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import IPv6Address
+
+from epc_monitor.s1ap.types import GlobalEnbId, ServedGummeis, Tunnel
+from mobiscud.core.ids import CellId, Ecgi, EnbId, FTeid, Gummei, Plmn, Tac, Tai, Teid
+from mobiscud.core.ue import Enb
+
+
+@lru_cache(4096)
+def address(packed: bytes) -> str:
+    """An IP address in its usual writing; of IPv4 followed by IPv6 (TS 36.414 5.3) the IPv4 one."""
+    if len(packed) == 16:
+        return str(IPv6Address(packed))
+    return ".".join(map(str, packed[:4]))
+
+
+@lru_cache(1024)
+def plmn(octets: bytes) -> Plmn:
+    return Plmn.from_bytes(octets)
+
+
+@lru_cache(8192)
+def tai(octets: bytes) -> Tai:
+    """PLMN and TAC, 5 octets."""
+    return Tai(plmn(octets[:3]), Tac(octets[3] << 8 | octets[4]))
+
+
+@lru_cache(8192)
+def ecgi(octets: bytes) -> Ecgi:
+    """PLMN and cell identity in the upper 28 of 32 bits, 7 octets."""
+    return Ecgi(plmn(octets[:3]), CellId(int.from_bytes(octets[3:7], "big") >> 4))
+
+
+@lru_cache(8192)
+def f_teid(packed: bytes, teid: int) -> FTeid:
+    return FTeid(address(packed), Teid(teid))
+
+
+def tunnel(raw: Tunnel) -> FTeid:
+    """The F-TEID of S1AP."""
+    return f_teid(raw.address, raw.teid)
+
+
+def enb(identity: GlobalEnbId | None, packed_address: bytes | None) -> Enb:
+    where = None if packed_address is None else address(packed_address)
+    if identity is None:
+        return Enb(None, None, where)
+    return Enb(plmn(identity.plmn), EnbId(identity.value), where)
+
+
+def gummeis(served: tuple[ServedGummeis, ...], limit: int = 256) -> tuple[Gummei, ...]:
+    """Every combination that is served, the first ``limit`` of them."""
+    found: list[Gummei] = []
+    for entry in served:
+        for octets in entry.plmns:
+            for group_id in entry.group_ids:
+                for code in entry.codes:
+                    if len(found) == limit:
+                        return tuple(found)
+                    found.append(Gummei(plmn(octets), group_id, code))
+    return tuple(found)
