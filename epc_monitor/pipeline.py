@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from epc_monitor.bpf import SCTP_OVER_UDP_PORT
 from epc_monitor.frames import SCTP, Frame, FrameDecoder, Packet
 from epc_monitor.gtpv2 import GTPV2_PORT
 from epc_monitor.identity import UeKeys
@@ -11,9 +12,6 @@ from epc_monitor.sctp import S1AP_PORT, AssociationDown, Gap, Message, SctpDecod
 from epc_monitor.ue_tracker import Limits, UeTracker
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.events import Event
-
-SCTP_OVER_UDP_PORT = 9899
-"""RFC 6951 4.1."""
 
 
 @dataclass(slots=True)

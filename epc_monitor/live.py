@@ -1,0 +1,206 @@
+"""Live capture: AF_PACKET sockets with a kernel filter, a large buffer and kernel time stamps.
+
+Nothing is read ahead of who consumes the frames: what waits, waits in the kernel's buffer, and what does not fit there
+is counted. A VLAN tag that the network card has taken off is not missed, since nothing here depends on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from epc_monitor.bpf import ethernet_filter, ip_filter
+from epc_monitor.frames import LINKTYPE_ETHERNET, LINKTYPE_RAW, Frame
+from mobiscud.core.errors import SetupError
+
+BUFFER_BYTES: Final = 64 << 20
+
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
+_SOL_PACKET = 263
+_PACKET_ADD_MEMBERSHIP, _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 1, 6, 23
+_PACKET_MR_PROMISC = 1
+_ETH_P_ALL = 3
+_ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
+_LARGEST_FRAME = 0x11000
+_FRAMES_AT_ONCE = 512
+
+_timespec = struct.Struct("qq")
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_timespec.size)
+
+
+class LiveCapture:
+    """Captures on several interfaces at once; an asynchronous context manager.
+
+    ``notes`` says in words what is less than it could be, and the mend.
+    """
+
+    def __init__(self, interfaces: Sequence[str], buffer_bytes: int = BUFFER_BYTES) -> None:
+        self.interfaces = tuple(interfaces)
+        self.notes: list[str] = []
+        self.buffer_bytes = buffer_bytes
+        self._sockets: list[_InterfaceSocket] = []
+
+    async def __aenter__(self) -> Self:
+        self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Open the sockets; from here on the privileges are no longer needed.
+
+        :raises SetupError: an interface is not there, or the privilege is missing
+        """
+        wanted = self.buffer_bytes
+        try:
+            for name in self.interfaces:
+                opened = _InterfaceSocket(name, wanted)
+                self._sockets.append(opened)
+                self.buffer_bytes = min(self.buffer_bytes, opened.buffer_bytes)
+        except BaseException:
+            self.close()
+            raise
+        if self.buffer_bytes < wanted:
+            self.notes.append(
+                f"receive buffer is {self.buffer_bytes >> 10} KiB instead of {wanted >> 10} KiB: "
+                "give CAP_NET_ADMIN, or raise net.core.rmem_max"
+            )
+
+    def close(self) -> None:
+        for opened in self._sockets:
+            opened.socket.close()
+        self._sockets.clear()
+
+    async def batches(self) -> AsyncIterator[list[Frame]]:
+        """Frames as they come, in the order of their times; at most a few hundred at once."""
+        while True:
+            frames: list[Frame] = []
+            for opened in self._sockets:
+                opened.read(frames)
+            if not frames:
+                await self._readable()
+                continue
+            if len(self._sockets) > 1:
+                frames.sort(key=lambda frame: frame.at)
+            yield frames
+            await asyncio.sleep(0)
+
+    def drops(self) -> list[tuple[str, int]]:
+        """Frames the kernel had no room for, by interface, since this was last asked."""
+        return [(opened.name, count) for opened in self._sockets if (count := opened.dropped())]
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        descriptors = [opened.socket.fileno() for opened in self._sockets]
+        for descriptor in descriptors:
+            loop.add_reader(descriptor, wake)
+        try:
+            await waiter
+        finally:
+            for descriptor in descriptors:
+                loop.remove_reader(descriptor)
+
+
+class _InterfaceSocket:
+    """One interface. Frames of interfaces without Ethernet are taken as the IP packets they carry."""
+
+    def __init__(self, name: str, buffer_bytes: int) -> None:
+        self.name = name
+        self.linktype = LINKTYPE_ETHERNET
+        self.socket = self._open(socket.SOCK_RAW)
+        try:
+            hardware = self._hardware()
+            if hardware not in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK):
+                self.socket.close()
+                self.linktype = LINKTYPE_RAW
+                self.socket = self._open(socket.SOCK_DGRAM)
+            self._attach(ethernet_filter() if self.linktype == LINKTYPE_ETHERNET else ip_filter())
+            self.buffer_bytes = self._enlarge(buffer_bytes)
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            if hardware == _ARPHRD_LOOPBACK:  # where every frame comes out and in again
+                self.socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+            self._listen_to_all()
+            self.socket.bind((name, _ETH_P_ALL))
+        except BaseException:
+            self.socket.close()
+            raise
+        self.socket.setblocking(False)
+        self._buffer = bytearray(_LARGEST_FRAME)
+        self._view = memoryview(self._buffer)
+
+    def read(self, frames: list[Frame]) -> None:
+        """Append what has come, up to a bound, so that every interface gets its turn."""
+        receive, buffer, view = self.socket.recvmsg_into, [self._buffer], self._view
+        for _ in range(_FRAMES_AT_ONCE):
+            try:
+                size, ancillary, _, _ = receive(buffer, _ANCILLARY_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.ENETDOWN, errno.ENXIO):  # told once; when it is up again, frames come again
+                    return
+                raise
+            seconds, nanoseconds = _timespec.unpack(ancillary[0][2])
+            at = seconds * 1_000_000_000 + nanoseconds
+            frames.append(Frame(at, self.linktype, bytes(view[:size]), self.name))
+
+    def dropped(self) -> int:
+        """Frames dropped since the last call; asking sets the kernel's counter back."""
+        statistics = self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
+        return int(struct.unpack("II", statistics)[1])
+
+    @staticmethod
+    def _open(kind: socket.SocketKind) -> socket.socket:
+        """A packet socket that receives nothing yet (protocol 0), so that no frame slips by the filter."""
+        try:
+            return socket.socket(socket.AF_PACKET, kind, 0)
+        except PermissionError as error:
+            raise SetupError(
+                "capturing needs the privilege CAP_NET_RAW: run as root, or under systemd with "
+                "AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN"
+            ) from error
+
+    def _hardware(self) -> int:
+        """ARPHRD type of the interface."""
+        try:
+            self.socket.bind((self.name, 0))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise SetupError(f"cannot capture on {self.name}: {error.strerror}") from error
+            there = ", ".join(name for _, name in socket.if_nameindex())
+            raise SetupError(f"there is no interface {self.name}; there are: {there}") from error
+        hardware = self.socket.getsockname()[3]
+        return int(hardware)
+
+    def _attach(self, program: bytes) -> None:
+        steps = ctypes.create_string_buffer(program, len(program))
+        head = struct.pack("HP", len(program) // 8, ctypes.addressof(steps))
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
+
+    def _enlarge(self, wanted: int) -> int:
+        """Set the receive buffer; its size as it is then. Without CAP_NET_ADMIN ``net.core.rmem_max`` is the bound."""
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
+        except PermissionError:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
+        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles what it is told
+
+    def _listen_to_all(self) -> None:
+        """Also frames that are for others, as mirrored ports bring them."""
+        request = struct.pack("iHH8s", socket.if_nametoindex(self.name), _PACKET_MR_PROMISC, 0, b"")
+        self.socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)

@@ -1,0 +1,28 @@
+"""The monitor at work: live frames in, events out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from epc_monitor.live import LiveCapture
+from epc_monitor.pipeline import Monitor
+from mobiscud.core.events import Event
+
+DROP_CHECK_S = 1.0
+"""How often the kernel is asked for frames that it dropped, while frames come."""
+
+
+async def watch(capture: LiveCapture, monitor: Monitor) -> AsyncIterator[Event]:
+    """Give the events of a live capture, and what the kernel dropped of it, for as long as it is read."""
+    loop = asyncio.get_running_loop()
+    asked = loop.time()
+    async for frames in capture.batches():
+        for frame in frames:
+            for event in monitor.receive(frame):
+                yield event
+        if loop.time() - asked >= DROP_CHECK_S:
+            asked = loop.time()
+            for interface, count in capture.drops():
+                for event in monitor.dropped(count, interface, frames[-1].at):
+                    yield event
