@@ -260,7 +260,7 @@ class SctpDecoder:
             self.malformed += 1
             return
         begun = self._handshakes.pop(payload[:8], None)
-        if begun is None:
+        if begun is None or payload[:8] in self._tags or payload[:8] in self._closed:
             return
         initiator, initiator_tsn = begun
         tag, _, _, _, tsn = _init_chunk(payload, 16)

@@ -50,6 +50,9 @@ _FROM_MME: Final = frozenset(
 )
 _FROM_ENB: Final = frozenset(M) - _FROM_MME - _EITHER_WAY
 
+_REPETITION_NS: Final = 60_000_000_000
+"""Longer than anybody repeats a request (TS 29.274 7.6); a node that has restarted may begin its numbers anew."""
+
 
 class UeTracker:
     """Messages in, events out. Everything it knows it has heard."""
@@ -59,6 +62,7 @@ class UeTracker:
         self._registry = registry = Registry(keys, limits or Limits(), facts)
         self._connections = connections = Connections(registry, facts)
         self._sessions = Sessions(registry, facts, connections)
+        self._heard: dict[int, int] = {}  # mark of a GTPv2 datagram -> when it was last seen
         self._associations = Associations(registry, facts, connections)
         self._handlers: Mapping[int, Handler] = _handlers(
             connections, Handovers(registry, facts, connections), self._associations
@@ -102,12 +106,23 @@ class UeTracker:
         """
         messages = gtpv2.decode(datagram)
         events: list[Event] = []
+        if self._is_repetition(packet.source + packet.destination + datagram, at):
+            return events, len(messages)
         for message in messages:
             place = b"gtp" + packet.source + packet.destination + (message.teid or 0).to_bytes(4, "big")
             self._facts.begin(at, place + message.sequence.to_bytes(3, "big") + bytes((message.type,)))
             self._sessions.receive(message, packet)
             events += self._facts.events
         return events, len(messages)
+
+    def _is_repetition(self, what: bytes, at: int) -> bool:
+        """Whether exactly this was seen not long ago: sent again for want of an answer, or by a mirror that doubles."""
+        heard, mark = self._heard, hash(what)
+        before = heard.pop(mark, None)
+        heard[mark] = at
+        if len(heard) > self._registry.limits.transactions:
+            del heard[next(iter(heard))]
+        return before is not None and abs(at - before) < _REPETITION_NS
 
     def association_down(self, down: sctp.AssociationDown, at: int) -> list[Event]:
         association = self._registry.association(down.association)
