@@ -95,6 +95,7 @@ class CloudletSwitch:
         """Bring one UE's path to what is desired (None: no offload) and name the rules then in force.
 
         Safe to repeat. Returns when the switch has confirmed and the maps are written; new state first, old last.
+        Open vSwitch's flow cache may follow its tables a millisecond later; both ways lead to the UE until it does.
 
         :raises AdapterError: the switch refused a rule or is gone; what was done stays known, so apply again
         """

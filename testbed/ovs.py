@@ -79,6 +79,10 @@ class OpenVSwitch:
         """The flows of a bridge in ovs-ofctl's words, for people and tests."""
         return await command("ovs-ofctl", "-O", "OpenFlow13", "dump-flows", self.management_target(bridge))
 
+    async def settle(self) -> None:
+        """Wait until the flow cache agrees with the flow tables, which it does within a millisecond or so anyway."""
+        await command("ovs-appctl", "-t", str(self._run_dir / "ovs-vswitchd.ctl"), "--timeout=10", "revalidator/wait")
+
     async def _start(self) -> None:
         database = self._run_dir / "conf.db"
         await command("ovsdb-tool", "create", str(database), str(SCHEMA))
@@ -120,8 +124,9 @@ async def _stop(pid: int, name: str, run_dir: Path) -> None:
     if not _is(pid, name):
         return
     with suppress(AdapterError):
-        # Only when asked in this way does it take its bridges' devices away.
-        await command("ovs-appctl", "-t", str(run_dir / f"{name}.ctl"), "--timeout=5", "exit", "--cleanup")
+        # Asked in this way, ovs-vswitchd takes its bridges' devices away.
+        manner = ("--cleanup",) if name == "ovs-vswitchd" else ()
+        await command("ovs-appctl", "-t", str(run_dir / f"{name}.ctl"), "--timeout=5", "exit", *manner)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         if await _ended(pid):
             return

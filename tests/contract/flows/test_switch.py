@@ -1,0 +1,312 @@
+"""What every switch does with a packet, whichever parts it is made of: where does it emerge, and as what?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet
+
+from flows.pipeline import link_mac
+from mobiscud.core.config import OffloadConfig
+from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
+from mobiscud.core.errors import AdapterError
+from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid, UeKey
+from testbed.s1u_packets import ENB_MAC, OPTIONS, SGW_MAC, from_enb, gtpu, s1u_packet, udp
+from testbed.switch_bench import HERE, MTU
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+C2, C3, C4 = CloudletId("c2"), CloudletId("c3"), CloudletId("c4")
+GATEWAY, GATEWAY_MAC = str(OffloadConfig().gateway.ip), OffloadConfig().gateway_mac
+ENB, SGW, UE_IP = "10.0.0.11", "10.0.0.1", "45.45.0.2"
+UPLINK, DOWNLINK = Teid(0x1001), Teid(0x2001)
+UE, OTHER_UE = UeKey("ue-0000000000000001"), UeKey("ue-0000000000000002")
+PVM = Pvm(PvmId("pvm1"), "172.16.1.10", "52:54:00:00:00:10")
+OTHER_PVM = Pvm(PvmId("pvm2"), "172.16.1.20", "52:54:00:00:00:20")
+LOCAL = PathSpec(
+    ue_ip=UE_IP,
+    pvm=PVM,
+    pvm_at=HERE,
+    ue_at=HERE,
+    uplinks=(UplinkTunnel(ENB, FTeid(SGW, UPLINK)),),
+    downlink=DownlinkTunnel(SGW, FTeid(ENB, DOWNLINK)),
+)
+TO_PVM = udp(UE_IP, PVM.address)
+TO_UE = udp(PVM.address, UE_IP)
+
+
+def uplink(inner: bytes = TO_PVM, options: tuple[int, bytes] = (0x30, b""), enb: str = ENB, sgw: str = SGW) -> bytes:
+    """A packet of the UE as its eNodeB sends it."""
+    return from_enb(s1u_packet(enb, sgw, gtpu(UPLINK, inner, options=options)))
+
+
+def ethernet(source: str, destination: str, packet: bytes | Packet) -> bytes:
+    return bytes(Ether(src=source, dst=destination, **({"type": 0x800} if isinstance(packet, bytes) else {})) / packet)
+
+
+def from_pvm(packet: bytes | Packet, pvm: Pvm = PVM) -> bytes:
+    return ethernet(pvm.mac, GATEWAY_MAC, packet)
+
+
+def to_pvm(packet: bytes | Packet, pvm: Pvm = PVM) -> bytes:
+    return ethernet(GATEWAY_MAC, pvm.mac, packet)
+
+
+def link(source: CloudletId, destination: CloudletId, packet: bytes | Packet) -> bytes:
+    """A frame between cloudlets."""
+    return ethernet(link_mac(source), link_mac(destination), packet)
+
+
+def hop(packet: bytes) -> bytes:
+    """The packet after one hop more."""
+    later = IP(packet)
+    later.ttl -= 1
+    del later.chksum
+    return bytes(later)
+
+
+async def hear_enb(bench: Bench, enb: str = ENB) -> None:
+    """Let the eNodeB be seen on the wire."""
+    frame = from_enb(s1u_packet(enb, SGW, gtpu(Teid(0), b"", 1)))
+    assert await bench.emerges("enb", frame, at="core") == [("core", frame)]
+
+
+async def test_uplink_leaves_the_tunnel_towards_the_vm(bench: Bench) -> None:
+    await bench.apply(UE, LOCAL)
+    assert await bench.emerges("enb", uplink(), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+async def test_optional_fields_leave_with_the_tunnel(bench: Bench, options: tuple[int, bytes]) -> None:
+    await bench.apply(UE, LOCAL)
+    assert await bench.emerges("enb", uplink(options=options), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+
+
+@pytest.mark.parametrize("ttl", [1, 63, 64, 79, 80, 128, 255])
+async def test_any_ttl_reaches_a_vm_here_as_it_was(bench: Bench, ttl: int) -> None:
+    await bench.apply(UE, LOCAL)
+    inner = udp(UE_IP, PVM.address, ttl=ttl)
+    assert await bench.emerges("enb", uplink(inner), at="pvm") == [("pvm", to_pvm(inner))]
+
+
+async def test_other_traffic_of_the_ue_stays_on_the_wire(bench: Bench) -> None:
+    await bench.apply(UE, LOCAL)
+    frame = uplink(udp(UE_IP, "8.8.8.8"))
+    assert await bench.emerges("enb", frame, at="core") == [("core", frame)]
+
+
+@pytest.mark.parametrize(("enb", "sgw"), [("10.0.0.66", SGW), (ENB, "10.0.0.67")])
+async def test_a_teid_is_known_only_between_its_addresses(bench: Bench, enb: str, sgw: str) -> None:
+    await bench.apply(UE, LOCAL)
+    frame = uplink(enb=enb, sgw=sgw)
+    assert await bench.emerges("enb", frame, at="core") == [("core", frame)]
+
+
+async def test_a_forged_inner_source_is_counted_and_left_to_the_core(bench: Bench) -> None:
+    await bench.apply(UE, LOCAL)
+    before = await bench.count("forged")
+    frame = uplink(udp("9.9.9.9", PVM.address))
+    assert await bench.emerges("enb", frame, at="core") == [("core", frame)]
+    assert await bench.count("forged") == before + 1
+
+
+@pytest.mark.parametrize("tos", [0, 0xB8, 0xBB])
+async def test_downlink_enters_the_tunnel_as_if_from_the_core(bench: Bench, tos: int) -> None:
+    await bench.apply(UE, LOCAL)
+    await hear_enb(bench)
+    inner = udp(PVM.address, UE_IP, tos=tos)
+    ((port, frame),) = await bench.emerges("pvm", from_pvm(inner), at="enb")
+    packet = Ether(frame)
+    assert port == "enb"
+    assert (packet.src, packet.dst) == (SGW_MAC, ENB_MAC)
+    assert (packet[IP].src, packet[IP].dst, packet[IP].tos) == (SGW, ENB, tos)
+    assert (packet[UDP].sport, packet[UDP].dport, packet[UDP].chksum) == (2152, 2152, 0)
+    assert bytes(packet[UDP].payload) == gtpu(DOWNLINK, inner)
+    assert packet[IP].len == len(frame) - 14
+    assert packet[UDP].len == len(frame) - 34
+    assert IP(bytes(packet[IP])[:20]).chksum == checksum(packet[IP])
+
+
+def checksum(packet: IP) -> int:
+    """What the IPv4 header checksum should be."""
+    header = packet.copy()
+    del header.chksum
+    return int(IP(bytes(header)).chksum)
+
+
+async def test_the_core_shows_how_an_enodeb_is_addressed(bench: Bench) -> None:
+    enb, router, enb_mac = "10.0.0.12", "02:00:00:00:00:99", "02:00:00:00:00:12"
+    await bench.apply(UE, replace(LOCAL, downlink=DownlinkTunnel(SGW, FTeid(enb, DOWNLINK))))
+    frame = ethernet(router, enb_mac, s1u_packet(SGW, enb, gtpu(Teid(0), b"", 1)))
+    assert await bench.emerges("core", frame, at="enb") == [("enb", frame)]
+    ((_, emerged),) = await bench.emerges("pvm", from_pvm(TO_UE), at="enb")
+    assert (Ether(emerged).src, Ether(emerged).dst) == (router, enb_mac)
+
+
+async def test_an_enodeb_never_seen_is_not_guessed_at(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, downlink=DownlinkTunnel(SGW, FTeid("10.0.0.13", DOWNLINK))))
+    before = await bench.count("no_neighbour")
+    assert await bench.emerges("pvm", from_pvm(TO_UE)) == []
+    assert await bench.count("no_neighbour") == before + 1
+
+
+async def test_downlink_fills_the_mtu_and_no_more(bench: Bench) -> None:
+    await bench.apply(UE, LOCAL)
+    await hear_enb(bench)
+    largest = udp(PVM.address, UE_IP, b"x" * (MTU - 36 - 28))
+    ((_, frame),) = await bench.emerges("pvm", from_pvm(largest), at="enb")
+    assert len(frame) == 14 + MTU
+    before = await bench.count("too_big")
+    assert await bench.emerges("pvm", from_pvm(udp(PVM.address, UE_IP, b"x" * (MTU - 36 - 28 + 1)))) == []
+    assert await bench.count("too_big") == before + 1
+
+
+async def test_uplink_crosses_the_link_to_a_vm_elsewhere(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, pvm_at=C3))
+    assert await bench.emerges("enb", uplink(), at="isl-c3") == [("isl-c3", link(HERE, C3, hop(TO_PVM)))]
+
+
+async def test_a_vm_behind_another_cloudlet_is_reached_over_it(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, pvm_at=C4))
+    assert await bench.emerges("enb", uplink(), at="isl-c2") == [("isl-c2", link(HERE, C4, hop(TO_PVM)))]
+
+
+async def test_uplink_arrives_over_the_link(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, ue_at=C2, uplinks=(), downlink=None))
+    assert await bench.emerges("isl-c2", link(C2, HERE, TO_PVM), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+
+
+async def test_uplink_goes_back_where_the_vm_has_gone(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, pvm_at=C2, ue_at=C2, uplinks=(), downlink=None))
+    expected = [("isl-c2", link(HERE, C2, hop(TO_PVM)))]
+    assert await bench.emerges("isl-c2", link(C2, HERE, TO_PVM), at="isl-c2") == expected
+
+
+async def test_two_cloudlets_that_disagree_do_not_loop_a_packet(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, pvm_at=C2, ue_at=C2))
+    assert await bench.emerges("isl-c2", link(C2, HERE, udp(UE_IP, PVM.address, ttl=1))) == []
+
+
+async def test_downlink_crosses_the_link_to_a_ue_elsewhere(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, ue_at=C2, uplinks=(), downlink=None))
+    assert await bench.emerges("pvm", from_pvm(TO_UE), at="isl-c2") == [("isl-c2", link(HERE, C2, hop(TO_UE)))]
+
+
+async def test_downlink_arrives_over_the_link(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, pvm_at=C2))
+    await hear_enb(bench)
+    ((_, frame),) = await bench.emerges("isl-c2", link(C2, HERE, TO_UE), at="enb")
+    assert bytes(Ether(frame)[UDP].payload) == gtpu(DOWNLINK, TO_UE)
+
+
+async def test_frames_for_others_pass_on(bench: Bench) -> None:
+    expected = [("isl-c3", link(C2, C3, hop(TO_PVM)))]
+    assert await bench.emerges("isl-c2", link(C2, C3, TO_PVM), at="isl-c3") == expected
+
+
+async def test_frames_for_others_may_leave_as_they_came(bench: Bench) -> None:
+    assert await bench.emerges("isl-c2", link(C2, C4, TO_PVM), at="isl-c2") == [("isl-c2", link(C2, C4, hop(TO_PVM)))]
+
+
+async def test_strange_frames_on_the_link_go_nowhere(bench: Bench) -> None:
+    assert await bench.emerges("isl-c2", ethernet(link_mac(C2), "02:00:00:00:00:77", TO_PVM)) == []
+
+
+async def test_a_flip_takes_effect_when_apply_returns(bench: Bench) -> None:
+    await hear_enb(bench)
+    for _ in range(5):
+        await bench.apply(UE, LOCAL)
+        ((port, _),) = await bench.emerges("pvm", from_pvm(TO_UE), at="enb")
+        assert port == "enb"
+        await bench.apply(UE, replace(LOCAL, ue_at=C2))
+        assert await bench.emerges("pvm", from_pvm(TO_UE), at="isl-c2") == [("isl-c2", link(HERE, C2, hop(TO_UE)))]
+
+
+async def test_the_gateway_answers_arp(bench: Bench) -> None:
+    broadcast = "ff:ff:ff:ff:ff:ff"
+    question = ethernet(PVM.mac, broadcast, ARP(hwsrc=PVM.mac, psrc=PVM.address, pdst=GATEWAY))
+    answer = ARP(op=2, hwsrc=GATEWAY_MAC, psrc=GATEWAY, hwdst=PVM.mac, pdst=PVM.address)
+    ((port, frame),) = await bench.emerges("pvm", question, at="pvm")
+    assert (port, frame[:42]) == ("pvm", ethernet(GATEWAY_MAC, PVM.mac, answer)[:42])
+
+
+async def test_only_the_gateway_answers_arp(bench: Bench) -> None:
+    question = ARP(hwsrc=PVM.mac, psrc=PVM.address, pdst=OTHER_PVM.address)
+    assert await bench.emerges("pvm", ethernet(PVM.mac, "ff:ff:ff:ff:ff:ff", question)) == []
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        from_pvm(udp(PVM.address, "8.8.8.8")),
+        ethernet(PVM.mac, "02:00:00:00:00:77", TO_UE),
+        from_pvm(udp(UE_IP, OTHER_PVM.address)),
+        from_pvm(udp(UE_IP, PVM.address)),
+        from_pvm(udp(OTHER_PVM.address, UE_IP)),
+    ],
+    ids=["elsewhere", "not the gateway", "as a ue to another vm", "as a ue to itself", "as another vm"],
+)
+async def test_a_vm_speaks_to_its_ue_and_to_nobody_else(bench: Bench, frame: bytes) -> None:
+    await bench.apply(UE, LOCAL)
+    await bench.apply(OTHER_UE, replace(LOCAL, ue_ip="45.45.0.3", pvm=OTHER_PVM))
+    await hear_enb(bench)
+    assert await bench.emerges("pvm", frame) == []
+
+
+async def test_equal_addresses_on_two_networks_do_not_mix(bench: Bench) -> None:
+    there = DownlinkTunnel(SGW, FTeid(ENB, Teid(0x2002)))
+    other = replace(LOCAL, pvm=OTHER_PVM, uplinks=(UplinkTunnel(ENB, FTeid(SGW, Teid(0x1002))),), downlink=there)
+    await bench.apply(UE, LOCAL)
+    await bench.apply(OTHER_UE, other)
+    await hear_enb(bench)
+    ((_, first),) = await bench.emerges("pvm", from_pvm(TO_UE), at="enb")
+    ((_, second),) = await bench.emerges("pvm", from_pvm(udp(OTHER_PVM.address, UE_IP), OTHER_PVM), at="enb")
+    assert bytes(Ether(first)[UDP].payload) == gtpu(DOWNLINK, TO_UE)
+    assert bytes(Ether(second)[UDP].payload) == gtpu(Teid(0x2002), udp(OTHER_PVM.address, UE_IP))
+    crossing = uplink(udp(UE_IP, OTHER_PVM.address))  # in the first one's tunnel
+    assert await bench.emerges("enb", crossing, at="core") == [("core", crossing)]
+
+
+async def test_no_path_is_the_wire_again(bench: Bench) -> None:
+    await bench.apply(UE, LOCAL)
+    assert await bench.apply(UE, None) == ()
+    assert await bench.emerges("enb", uplink(), at="core") == [("core", uplink())]
+    assert await bench.emerges("pvm", from_pvm(TO_UE)) == []
+
+
+async def test_a_ue_that_is_nowhere_gets_nothing_but_can_speak(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, ue_at=None))
+    assert await bench.emerges("pvm", from_pvm(TO_UE)) == []
+    assert await bench.emerges("enb", uplink(), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+
+
+async def test_apply_is_safe_to_repeat(bench: Bench) -> None:
+    first = await bench.apply(UE, LOCAL)
+    assert first
+    assert await bench.apply(UE, LOCAL) == first
+    assert await bench.apply(UE, None) == ()
+    assert await bench.apply(UE, None) == ()
+
+
+async def test_rules_follow_a_ue_that_gets_its_true_name(bench: Bench) -> None:
+    await bench.apply(OTHER_UE, LOCAL)
+    await bench.apply(UE, LOCAL)
+    await bench.apply(OTHER_UE, None)
+    await hear_enb(bench)
+    assert await bench.emerges("enb", uplink(), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+    ((port, _),) = await bench.emerges("pvm", from_pvm(TO_UE), at="enb")
+    assert port == "enb"
+
+
+async def test_a_path_to_nowhere_is_refused_and_the_old_one_stands(bench: Bench) -> None:
+    await bench.apply(UE, LOCAL)
+    with pytest.raises(AdapterError, match="c9"):
+        await bench.apply(UE, replace(LOCAL, pvm_at=CloudletId("c9")))
+    assert await bench.emerges("enb", uplink(), at="pvm") == [("pvm", to_pvm(TO_PVM))]
