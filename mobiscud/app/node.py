@@ -96,7 +96,7 @@ async def _node(config: Config) -> None:
 
 async def _watch(config: Config, keys: UeKeys, sink: Sink) -> None:
     """Everything that the monitor sees, to the sink, for as long as it lasts."""
-    async with LiveCapture(config.monitor.interfaces, buffer_mib=config.monitor.buffer_mib) as capture:
+    async with LiveCapture(config.monitor.interfaces, config.monitor.buffer_mib << 20) as capture:
         for note in capture.notes:
             log.warning(note)
         async for event in watch(capture, Monitor(keys)):
