@@ -53,7 +53,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(short_help="Captures in, events out.")
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @click.option("--output", type=click.Choice(["jsonl", "table", "none"]), default="jsonl", show_default=True)
 @click.option("--stats", is_flag=True, help="Print one JSON object of counts on stderr at the end.")
@@ -82,7 +82,7 @@ def replay(
     run_replay(files, config, pseudonym.keys(config.privacy), options)
 
 
-@cli.command()
+@cli.command(short_help="Watch the signalling of a live network.")
 @click.option("--interface", "-i", "interfaces", multiple=True, help="Where S1-MME and S11 can be seen; repeatable.")
 @click.option("--stdout", "to_stdout", is_flag=True, help="Print the events as JSON lines, publish nothing.")
 @click.option("--privacy", type=click.Choice(["pseudonym", "clear"]), help="Show IMSIs (clear), or do not.")
@@ -109,7 +109,7 @@ def monitor(
     node.run_monitor(config, to_stdout=to_stdout)
 
 
-@cli.command()
+@cli.command(short_help="Run a node from its configuration file.")
 @common
 def run(config_file: Path | None, log_level: str, log_format: str) -> None:
     """Run a whole node from one configuration file: the monitor, the controller, or both.
@@ -126,7 +126,7 @@ def run(config_file: Path | None, log_level: str, log_format: str) -> None:
     node.run(config)
 
 
-@cli.command()
+@cli.command(short_help="Show the events on the bus as they come.")
 @click.option("--type", "-t", "types", multiple=True, help="Only this type, e.g. handover.completed; repeatable.")
 @click.option("--ue", "-u", "ues", multiple=True, help="Only this UE key; repeatable.")
 @click.option("--bus", "url", metavar="URL", help="The broker, e.g. mqtt://127.0.0.1:1883; else bus.url.")
@@ -148,7 +148,7 @@ def events(
     tail.run(config, url=url, types=types, ues=ues, form=output)
 
 
-@cli.command("check-config")
+@cli.command("check-config", short_help="Say OK, or name every wrong key.")
 @click.argument("file", type=FILE)
 @common
 def check_config(file: Path, config_file: Path | None, log_level: str, log_format: str) -> None:
@@ -158,7 +158,7 @@ def check_config(file: Path, config_file: Path | None, log_level: str, log_forma
     click.echo("OK")
 
 
-@cli.command()
+@cli.command(short_help="The paper's handover experiment, here.")
 @click.option("--out", type=OUT_DIRECTORY, default=Path("out/demo"), show_default=True, help="Where the report goes.")
 @click.option("--quick", is_flag=True, help="Shorter phases: done within 90 s on two idle cores.")
 @click.option("--clean", is_flag=True, help="Only sweep what a killed run left behind.")
@@ -198,9 +198,9 @@ def main() -> None:
         cli.main(prog_name="mobiscud", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+    except click.UsageError as error:
+        program = error.ctx.command_path if error.ctx else "mobiscud"
+        fail(f"{' '.join(error.format_message().split())} (see {program} --help)", 2)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted", 130)
     except ConfigError as error:

@@ -16,11 +16,11 @@ from importlib.metadata import version
 from typing import Any
 
 import structlog
+
+from epc_monitor.identity import UeKeys
 from epc_monitor.live import LiveCapture
 from epc_monitor.pipeline import Monitor
 from epc_monitor.service import watch
-
-from epc_monitor.identity import UeKeys
 from mobiscud.app import pseudonym
 from mobiscud.app.replay import Sink, printer
 from mobiscud.bus import topics
@@ -56,7 +56,7 @@ def run_monitor(config: Config, *, to_stdout: bool) -> None:
     if to_stdout:
         source = f"/mobiscud/{config.site.name}/monitor"
         sink = printer("jsonl", source, show_imsi=config.privacy.mode == "clear", flush=True)
-        asyncio.run(_until_told_to_stop(_watch(config, pseudonym.keys(config.privacy), sink)))
+        asyncio.run(_until_told_to_stop(_print_events(config, pseudonym.keys(config.privacy), sink)))
     else:
         asyncio.run(_until_told_to_stop(_node(config.model_copy(update={"cloudlets": ()}))))
 
@@ -75,6 +75,9 @@ async def _until_told_to_stop(work: Coroutine[Any, Any, None]) -> None:
 async def _node(config: Config) -> None:
     keys = pseudonym.keys(config.privacy)
     async with contextlib.AsyncExitStack() as stack:
+        capture = None
+        if config.monitor.interfaces:
+            capture = await stack.enter_async_context(_capture(config))
         url = config.bus.url
         if url is None:
             embedded = await stack.enter_async_context(EmbeddedBroker(config.bus.embedded_port))
@@ -87,20 +90,30 @@ async def _node(config: Config) -> None:
             await stack.enter_async_context(_controller(config, cloudlet, bus, keys))
         stack.enter_context(health.reported_on(bus))
         log.info("online", site=config.site.name, node=config.site.node)
-        if config.monitor.interfaces:
+        if capture is not None:
             publisher = EventPublisher(bus, config.site.name, "monitor", show_imsi=config.privacy.mode == "clear")
-            await _watch(config, keys, publisher.publish)
+            await _watch(capture, keys, publisher.publish)
         else:
             await asyncio.Event().wait()
 
 
-async def _watch(config: Config, keys: UeKeys, sink: Sink) -> None:
-    """Everything that the monitor sees, to the sink, for as long as it lasts."""
+async def _print_events(config: Config, keys: UeKeys, sink: Sink) -> None:
+    async with _capture(config) as capture:
+        await _watch(capture, keys, sink)
+
+
+@contextlib.asynccontextmanager
+async def _capture(config: Config) -> AsyncIterator[LiveCapture]:
     async with LiveCapture(config.monitor.interfaces, config.monitor.buffer_mib << 20) as capture:
         for note in capture.notes:
             log.warning(note)
-        async for event in watch(capture, Monitor(keys)):
-            sink(event)
+        yield capture
+
+
+async def _watch(capture: LiveCapture, keys: UeKeys, sink: Sink) -> None:
+    """Everything that the monitor sees, to the sink, for as long as it lasts."""
+    async for event in watch(capture, Monitor(keys)):
+        sink(event)
 
 
 @contextlib.asynccontextmanager

@@ -26,7 +26,7 @@ class EmbeddedBroker:
 
         :raises AdapterError: the port is taken
         """
-        logging.getLogger("amqtt").setLevel(logging.ERROR)
+        logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # what it says is raised as well, and told once
         logging.getLogger("transitions").setLevel(logging.ERROR)
         self._broker = Broker(
             {

@@ -132,6 +132,8 @@ class MqttBus:
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
+        if self._client is not None:  # the supervisor had not yet begun
+            await _leave(self._client)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, content_type: str | None = None) -> None:
         """Put a message into the outbox; it leaves in its turn."""
@@ -223,7 +225,7 @@ class MqttBus:
                 finally:
                     self._client = None
                     self._take_back()
-                    await asyncio.gather(client.__aexit__(None, None, None), return_exceptions=True)
+                    await _leave(client)
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
             try:
@@ -296,6 +298,11 @@ class MqttBus:
             if not _delivered(sending):
                 self._outbox.appendleft(message)
         self._wake.set()
+
+
+async def _leave(client: aiomqtt.Client) -> None:
+    """Say goodbye, if there is still somebody to say it to."""
+    await asyncio.gather(client.__aexit__(None, None, None), return_exceptions=True)
 
 
 def _delivered(sending: asyncio.Task[None]) -> bool:
