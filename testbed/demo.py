@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from mobiscud.core.errors import AdapterError, SetupError
 from testbed import guest_control, report, results, sweep
-from testbed.experiment import PVM_ADDRESS, UE, Setting, Testbed
+from testbed.experiment import PVM_ADDRESS, UE, RunningTestbed, Setting
 from testbed.report import RunData
 from testbed.spawn import PYTHON
 from testbed.topology import INTERNET_SERVER, Delays
@@ -80,7 +80,7 @@ class _Progress:
 async def _demo(out: Path, pace: Pace) -> None:
     say = _Progress()
     setting = Setting(delays=Delays(), dwell_s=pace.dwell_s)
-    async with Testbed(setting, out, say) as bed:
+    async with RunningTestbed(setting, out, say) as bed:
         truths = await _walk(bed, pace, say)
         ue = bed.ue_key
         delay_engine = str(bed.network.delay_engine)
@@ -95,7 +95,7 @@ async def _demo(out: Path, pace: Pace) -> None:
     say(f"done: {page}")
 
 
-async def _walk(bed: Testbed, pace: Pace, say: _Progress) -> list[dict[str, Any]]:
+async def _walk(bed: RunningTestbed, pace: Pace, say: _Progress) -> list[dict[str, Any]]:
     """The UE's way; returns what the RAN knows of each step."""
     space = bed.network.namespace("ue")
     say("the UE attaches at eNB1")

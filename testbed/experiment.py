@@ -69,7 +69,7 @@ class Setting:
     cloudlets: int = 3
 
 
-class Testbed:
+class RunningTestbed:
     """The testbed, up while the context lasts."""
 
     def __init__(self, setting: Setting, out: Path, say: Progress) -> None:

@@ -1,0 +1,120 @@
+"""The demo as a user starts it, and what it leaves behind: nothing, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+DEMO = (sys.executable, "-m", "mobiscud", "demo", "--quick")
+PHASES = ["eNB1", "eNB2 before migration", "eNB2 after migration", "eNB3 before migration", "eNB3 after migration"]
+
+
+def traces() -> set[str]:
+    """What a testbed leaves on the machine while it is up."""
+    found = {f"namespace {entry.name}" for entry in Path("/run/netns").glob("ms-*")}
+    found |= {f"directory {entry}" for entry in Path("/run/mobiscud-testbed").glob("*")}
+    found |= {
+        f"mount {line.split()[1]}" for line in Path("/proc/mounts").read_text().splitlines() if "mobiscud" in line
+    }
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"MOBISCUD_RUN=" in (process / "environ").read_bytes():
+                found.add(f"process {process.name}")
+        except OSError:
+            pass  # it has ended, or begins
+    return found
+
+
+@contextmanager
+def demo_running(out: Path, until: str) -> Iterator[subprocess.Popen[str]]:
+    """A demo that has come as far as the line ``until``."""
+    with subprocess.Popen([*DEMO, "--out", str(out)], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if until in line:
+                break
+        else:
+            pytest.fail("the demo ended early: " + "".join(said))
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def test_the_vm_follows_and_nothing_is_left(tmp_path: Path) -> None:
+    before = traces()
+    done = subprocess.run([*DEMO, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the guest is the one it was" in done.stderr
+    assert traces() - before == set()
+
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [phase["name"] for phase in results["phases"]] == PHASES
+    rtt = {phase["name"]: phase["rtt_ms"]["median"] for phase in results["phases"]}
+    assert all(rtt[name] >= 8.0 for name in PHASES), "nothing is faster than the delays set"
+    for number in (2, 3):
+        assert rtt[f"eNB{number} before migration"] >= 12.0, "the detour costs 2 ms each way"
+        assert rtt[f"eNB{number} after migration"] < rtt[f"eNB{number} before migration"]
+    assert [(h["from"], h["to"]) for h in results["handovers"]] == [("eNB1", "eNB2"), ("eNB2", "eNB3")]
+    assert [(m["from"], m["to"]) for m in results["migrations"]] == [("c1", "c2"), ("c2", "c3")]
+    assert all(h["prepare_ms"] > 0 and h["path_ms"] > 0 for h in results["handovers"])
+    assert all(m["total_ms"] > m["downtime_ms"] > 0 for m in results["migrations"])
+    assert results["internet"]["sent"] > 0
+    assert results["internet"]["lost"] < results["internet"]["sent"] / 10, "other traffic flows on"
+    page = (tmp_path / "report.html").read_text()
+    assert "<svg" in page
+    assert 'src="http' not in page
+
+
+def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:
+    before = traces()
+    with demo_running(tmp_path, "S1 handover") as process:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+        assert process.returncode == 130, said
+        assert "Traceback" not in said
+    assert traces() - before == set()
+
+
+def test_what_a_killed_demo_leaves_is_swept(tmp_path: Path) -> None:
+    before = traces()
+    with demo_running(tmp_path, "starting the EPC") as process:
+        process.kill()
+        process.wait()
+    assert traces() - before, "a killed demo leaves something, or this test proves nothing"
+    swept = subprocess.run([*DEMO, "--clean"], stderr=subprocess.PIPE, text=True, check=False)
+    assert swept.returncode == 0, swept.stderr
+    assert "swept 1 run" in swept.stderr
+    assert traces() - before == set()
+
+
+def test_without_root_it_says_so(tmp_path: Path) -> None:
+    def drop() -> None:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [*DEMO, "--out", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        preexec_fn=drop,
+        env=environment,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("mobiscud: the testbed makes network namespaces and needs root")
