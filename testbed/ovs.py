@@ -83,12 +83,16 @@ class OpenVSwitch:
         """Wait until the flow cache agrees with the flow tables, which it does within a millisecond or so anyway."""
         await command("ovs-appctl", "-t", str(self._run_dir / "ovs-vswitchd.ctl"), "--timeout=10", "revalidator/wait")
 
+    async def start_switch(self) -> None:
+        """Start ovs-vswitchd; after it has been killed the bridges come back, without their flows."""
+        # Without the system datapath the daemon leaves the kernel's alone, which others may use.
+        await self._daemon("ovs-vswitchd", f"unix:{self._run_dir}/db.sock", "--disable-system")
+
     async def _start(self) -> None:
         database = self._run_dir / "conf.db"
         await command("ovsdb-tool", "create", str(database), str(SCHEMA))
         await self._daemon("ovsdb-server", str(database), f"--remote=punix:{self._run_dir}/db.sock")
-        # Without the system datapath the daemon leaves the kernel's alone, which others may use.
-        await self._daemon("ovs-vswitchd", f"unix:{self._run_dir}/db.sock", "--disable-system")
+        await self.start_switch()
         await self.vsctl("--no-wait", "init")
 
     async def _daemon(self, name: str, *arguments: str) -> None:

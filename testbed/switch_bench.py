@@ -41,7 +41,8 @@ PEERS: Final[Mapping[CloudletId, str]] = {
 OUTER_PORTS: Final = ("enb", "core", "pvm", "isl-c2", "isl-c3")
 MTU: Final = 1500
 PATIENCE_S: Final = 10.0
-ETH_P_ALL: Final = socket.htons(3)
+RECEIVE_BUFFER: Final = 16 << 20
+SO_RCVBUFFORCE: Final = 33
 SOL_PACKET, PACKET_AUXDATA, PACKET_OUTGOING = 263, 8, 4
 VLAN_VALID: Final = 0x10  # TP_STATUS_VLAN_VALID
 AUXDATA: Final = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
@@ -104,18 +105,25 @@ class SwitchBench:
         """
         while not self._seen.empty():
             self._seen.get_nowait()
-        mark = b"canary %08d" % next(self._numbers)
-        self._far[port].send(frame)
-        self._far[port].send(self._canary(port, mark))
-        emerged: Emerged = []
-        sung = False
+        self.send(port, frame)
+        emerged = await self.so_far(port)
         async with asyncio.timeout(PATIENCE_S):
-            while not sung or (at is not None and at not in dict(emerged)):
-                where, what = await self._seen.get()
-                if mark in what:
-                    sung = True
-                else:
-                    emerged.append((where, what))
+            while at is not None and at not in dict(emerged):
+                emerged.append(await self._seen.get())
+        return emerged
+
+    def send(self, port: str, frame: bytes) -> None:
+        """Send a frame into a port and look at nothing."""
+        self._far[port].send(frame)
+
+    async def so_far(self, port: str) -> Emerged:
+        """All that has come out by now, when what was sent into ``port`` has had its time."""
+        mark = b"canary %08d" % next(self._numbers)
+        self.send(port, self._canary(port, mark))
+        emerged: Emerged = []
+        async with asyncio.timeout(PATIENCE_S):
+            while mark not in (seen := await self._seen.get())[1]:
+                emerged.append(seen)
         return emerged
 
     async def _build(self) -> None:
@@ -127,9 +135,9 @@ class SwitchBench:
         for namespace, ports in ((self._cloudlet, (*OUTER_PORTS, "gi0", "gi1")), (self._outside, OUTER_PORTS)):
             await netns.ip_batch((f"link set {port} up" for port in ports), namespace)
             await netns.run_in(namespace, "sh", stdin=netns.offloads_off(ports))
-        for port in OUTER_PORTS:
-            self._far[port] = self._open(port)
         stack.callback(self._close)
+        for port in OUTER_PORTS:
+            self._open(port)
         stack.enter_context(inside(self._cloudlet))
         await stack.enter_async_context(self.ovs)
         # `settle` waits for whole rounds of the cache's revalidation: let them be short (100 ms is the least).
@@ -139,12 +147,12 @@ class SwitchBench:
         await self.switch.apply(CANARY, CANARY_PATH)
         await self.emerges("enb", self._canary("enb", b"first"))
 
-    def _open(self, port: str) -> socket.socket:
-        far = socket_in(self._outside, socket.AF_PACKET, socket.SOCK_RAW)
+    def _open(self, port: str) -> None:
+        far = self._far[port] = socket_in(self._outside, socket.AF_PACKET, socket.SOCK_RAW)
         far.bind((port, 3))
         far.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+        far.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
         asyncio.get_running_loop().add_reader(far, self._take, port, far)
-        return far
 
     def _close(self) -> None:
         for far in self._far.values():
