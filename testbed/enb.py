@@ -21,7 +21,7 @@ from testbed import s1ap_build as s1ap
 from testbed.lte_config import EnbConfig
 from testbed.mailbox import PATIENCE_S, ProcedureError
 from testbed.s1ap_build import S1apMessage
-from testbed.sctp_association import STREAMS
+from testbed.sctp_association import STREAMS, CloseReason
 from testbed.sctp_link import SctpConnection, SctpEndpoint, open_endpoint
 from testbed.user_plane import GTPU_PORT, EnbUserPlane, RadioBearer
 
@@ -113,15 +113,16 @@ class Enodeb:
 
     # -- S1 ------------------------------------------------------------------------------------------------------------
 
-    async def set_up(self, mme_address: str) -> None:
+    async def set_up(self, mme_address: str, within_s: float) -> None:
         """Connect to the MME and set S1 up.
 
         :raises ConnectionError: when the MME does not answer
         :raises ProcedureError: when it refuses
         """
         self._endpoint = open_endpoint(self.config.namespace, self.address)
-        self._association = await self._endpoint.connect(mme_address)
+        self._association = await self._endpoint.connect(mme_address, within=within_s)
         self._association.on_message = self._on_message
+        self._association.on_closed = self._on_closed
         self._setup_answer = asyncio.get_running_loop().create_future()
         self.send(
             "S1SetupRequest",
@@ -141,7 +142,7 @@ class Enodeb:
     def send(self, name: str, stream: int = _NON_UE_STREAM, **ies: Any) -> None:
         """Send one S1AP message to the MME."""
         if self._association is None:
-            raise ProcedureError("S1 is not set up")
+            raise ProcedureError(f"eNodeB {self.number} has no MME")
         self._association.send(s1ap.encode(name, **ies), stream=stream)
 
     async def close(self) -> None:
@@ -151,6 +152,13 @@ class Enodeb:
         if self._endpoint is not None:
             self._endpoint.close()
         self.user_plane.close()
+
+    def _on_closed(self, reason: CloseReason) -> None:
+        """Without its MME an eNodeB serves nobody."""
+        self._association = None
+        for connection in list(self._connections.values()):
+            self.forget(connection)
+            connection.ue.released(connection)
 
     def _on_message(self, payload: bytes) -> None:
         try:
@@ -189,6 +197,11 @@ class Enodeb:
                 return self._connections.get(ids["eNB-UE-S1AP-ID"])
             return next((known for known in self._connections.values() if known.mme_ue_id == ids), None)
         return self._connections.get(message.ies.get("eNB_UE_S1AP_ID", -1))
+
+    @property
+    def connections(self) -> int:
+        """How many S1 connections there are."""
+        return len(self._connections)
 
     # -- S1 connections ------------------------------------------------------------------------------------------------
 

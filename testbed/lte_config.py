@@ -83,6 +83,8 @@ class RanConfig(_Strict):
     control_socket: Path
     mme_address: IPv4Address
     ue_namespace: str
+    connect_limit_s: Annotated[float, Field(gt=0)] = 10.0
+    """How long the MME may take to answer."""
     ue_mtu: Annotated[int, Field(ge=576, le=9000)] = 1400
     uu_delay_s: Annotated[float, Field(ge=0)] = 0.004
     """One way between UE and eNodeB, as the radio link's delay node has it; here for the RRC messages."""

@@ -38,12 +38,26 @@ def main(arguments: list[str], run: Callable[[Path], Awaitable[None]]) -> int:
     async def work() -> None:
         await run(Path(arguments[0]))
 
+    status = 0
     try:
         asyncio.run(work())
-    except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
-        return EXIT_USAGE
-    except (MobiScudError, ConnectionError) as error:
-        sys.stderr.write(f"{error}\n")
-        return EXIT_FAILED
-    return 0
+    except* ConfigError as group:
+        status = EXIT_USAGE
+        _say(group)
+    except* (MobiScudError, ConnectionError) as group:
+        status = EXIT_FAILED
+        _say(group)
+    return status
+
+
+def _say(group: BaseExceptionGroup[Exception]) -> None:
+    """Write each reason once; several tasks often fail for the same."""
+    reasons: dict[str, None] = {}
+    todo: list[BaseException] = [group]
+    while todo:
+        error = todo.pop()
+        if isinstance(error, BaseExceptionGroup):
+            todo += error.exceptions
+        else:
+            reasons[str(error)] = None
+    sys.stderr.writelines(f"{reason}\n" for reason in reasons)

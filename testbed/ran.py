@@ -50,7 +50,9 @@ async def run(file: Path) -> None:
             enb.on_handover_request = find_target
         async with asyncio.TaskGroup() as setups:
             for enb in enbs.values():
-                setups.create_task(enb.set_up(str(config.mme_address)), name=f"s1-setup-{enb.number}")
+                setups.create_task(
+                    enb.set_up(str(config.mme_address), config.connect_limit_s), name=f"s1-setup-{enb.number}"
+                )
         control = ControlServer(enbs, ues)
         await stack.enter_async_context(control.serve(config.control_socket))
         for enb in enbs.values():

@@ -8,8 +8,8 @@
     {"id": 6, "do": "status"}
 
 A handover is of ``kind`` s1 or x2, and an S1 handover may have the ``outcome`` ok, cancel or failure. A service
-request may name another ``enb``, to which the UE has moved while idle. Status tells of all UEs, and what the user
-planes have counted.
+request may name another ``enb``, to which the UE has moved while idle. Status tells of all UEs, how many S1 connections
+each eNodeB has, and what the user planes have counted.
 
 The answer carries the truth of the procedure in the form of a line of a truth file (``ev``, ``t0``, ``t``, ``imsi``,
 ``ue_ip``, ``enb``, ``enb_id``, ``cell``, ids and TEIDs, ``from`` and ``from_enb_id`` of a handover) with ``ok`` and
@@ -161,7 +161,10 @@ class ControlServer:
             return {
                 "ok": True,
                 "ues": {name: ue.truth() for name, ue in self._ues.items()},
-                "enbs": {number: asdict(enb.user_plane.counters) for number, enb in self._enbs.items()},
+                "enbs": {
+                    number: {"connections": enb.connections, **asdict(enb.user_plane.counters)}
+                    for number, enb in self._enbs.items()
+                },
             }
         ue = self._ues.get(request.ue)
         if ue is None:
