@@ -143,8 +143,8 @@ class OpenFlowChannel:
             while True:
                 header = await self._reader.readexactly(HEADER_SIZE)
                 version, kind, length, xid = ofproto_parser.header(header)
-                if length < HEADER_SIZE:
-                    raise AdapterError("a message shorter than its header")
+                if length < HEADER_SIZE or not (self._hello.done() or kind in (of.OFPT_HELLO, of.OFPT_ERROR)):
+                    raise AdapterError("this is not OpenFlow")
                 body = await self._reader.readexactly(length - HEADER_SIZE)
                 self._take(version, kind, length, xid, header + body)
         except (OSError, asyncio.IncompleteReadError) as error:
