@@ -73,7 +73,8 @@ class CloudletSwitch:
     async def __aenter__(self) -> Self:
         """Make the wire first, then the bridge.
 
-        :raises SetupError: a port, a program or a privilege is missing, or no switch answers
+        :raises SetupError: an interface, a program or a privilege is missing, or no switch answers
+        :raises AdapterError: who answers speaks no OpenFlow 1.3, or the bridge lacks a port
         """
         try:
             await self._datapath.attach()

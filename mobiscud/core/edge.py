@@ -46,6 +46,9 @@ class PathSpec:
     Uplink: packets of ``uplinks`` whose inner source is ``ue_ip`` and inner destination the PVM are decapsulated
     here and sent towards ``pvm_at``; so are plain ones that arrive over an inter-cloudlet link. Downlink: packets
     from the PVM to ``ue_ip`` go towards ``ue_at``; when that is here, they are encapsulated into ``downlink``.
+
+    ``downlink`` may be given while the UE is elsewhere: the tunnel then stands ready, and the flip of ``ue_at`` is one
+    step. Each crossing of an inter-cloudlet link counts as a hop (the TTL falls by one).
     """
 
     ue_ip: str

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import pytest
+import pytest_asyncio
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
@@ -15,11 +18,9 @@ from mobiscud.core.config import OffloadConfig
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid, UeKey
+from testbed.fake_switch import FakeSwitch
 from testbed.s1u_packets import ENB_MAC, OPTIONS, SGW_MAC, from_enb, gtpu, s1u_packet, udp
-from testbed.switch_bench import HERE, MTU
-
-if TYPE_CHECKING:
-    from conftest import Bench
+from testbed.switch_bench import HERE, MTU, Emerged, SwitchBench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -40,6 +41,59 @@ LOCAL = PathSpec(
 )
 TO_PVM = udp(UE_IP, PVM.address)
 TO_UE = udp(PVM.address, UE_IP)
+
+
+class Bench(Protocol):
+    """A switch and the far ends of its wires."""
+
+    async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]: ...
+    async def count(self, what: str) -> int: ...
+    async def emerges(self, port: str, frame: bytes, at: str | None = None) -> Emerged: ...
+
+
+class RealSwitch:
+    """Open vSwitch and BPF, given back as they were."""
+
+    def __init__(self, bench: SwitchBench) -> None:
+        self._bench = bench
+        self._ues: set[UeKey] = set()
+        self.emerges = bench.emerges
+
+    async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
+        self._ues.add(ue)
+        rules = await self._bench.switch.apply(ue, path)
+        await self._bench.ovs.settle()
+        return rules
+
+    async def count(self, what: str) -> int:
+        return (await self._bench.switch.counters()).datapath[what]
+
+    async def clean(self) -> None:
+        for ue in self._ues:
+            await self._bench.switch.apply(ue, None)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def real_parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SwitchBench]:
+    async with SwitchBench(f"tc{os.getpid() % 10000}", tmp_path_factory.mktemp("switch") / "ovs") as bench:
+        yield bench
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def real_switch(real_parts: SwitchBench) -> AsyncIterator[Bench]:
+    switch = RealSwitch(real_parts)
+    yield switch
+    await switch.clean()
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.system)])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    if request.param == "fake":
+        return FakeSwitch()
+    if os.geteuid() != 0:
+        pytest.skip("namespaces, BPF and Open vSwitch need root")
+    real: Bench = request.getfixturevalue("real_switch")
+    return real
 
 
 def uplink(inner: bytes = TO_PVM, options: tuple[int, bytes] = (0x30, b""), enb: str = ENB, sgw: str = SGW) -> bytes:

@@ -1,14 +1,14 @@
-"""The two benches that the switch contract runs on: a simulated cloudlet, and a real one."""
+"""A simulated switch that behaves: ask it where a packet emerges.
+
+It obeys the same rules as Open vSwitch and the datapath program, in a simulation written from the documents (OpenFlow
+1.3, TS 29.281, RFC 826) and not from the program, so that the two can be held against each other.
+"""
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import AsyncIterator
-from typing import Any, Protocol, assert_never
+from typing import Any, Final, assert_never
 
-import pytest
-import pytest_asyncio
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
@@ -35,48 +35,13 @@ from flows.rules import (
 from mobiscud.core.config import OffloadConfig
 from mobiscud.core.edge import PathSpec
 from mobiscud.core.ids import TableId, UeKey
-from testbed.switch_bench import HERE, MTU, PEERS, Emerged, SwitchBench
+from testbed.switch_bench import HERE, MTU, PEERS, Emerged
 
-G_PDU = 255
-
-
-class Bench(Protocol):
-    """A switch and the far ends of its wires."""
-
-    async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
-        """The contract's own verb."""
-
-    async def count(self, what: str) -> int:
-        """A counter of the datapath program."""
-
-    async def emerges(self, port: str, frame: bytes, at: str | None = None) -> Emerged:
-        """Where a frame comes out, and as what."""
+G_PDU: Final = 255
 
 
-class RealBench:
-    """Open vSwitch and BPF."""
-
-    def __init__(self, bench: SwitchBench) -> None:
-        self._bench = bench
-        self._ues: set[UeKey] = set()
-        self.emerges = bench.emerges
-
-    async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
-        self._ues.add(ue)
-        rules = await self._bench.switch.apply(ue, path)
-        await self._bench.ovs.settle()
-        return rules
-
-    async def count(self, what: str) -> int:
-        return (await self._bench.switch.counters()).datapath[what]
-
-    async def clean(self) -> None:
-        for ue in self._ues:
-            await self._bench.switch.apply(ue, None)
-
-
-class FakeBench:
-    """A cloudlet that obeys the same rules in a simulation written from the documents, not from the program."""
+class FakeSwitch:
+    """A cloudlet with the ports of ``switch_bench``."""
 
     def __init__(self) -> None:
         offload = OffloadConfig()
@@ -88,6 +53,7 @@ class FakeBench:
         self._counts: dict[str, int] = {}
 
     async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
+        """As ``CloudletSwitch.apply``."""
         desired = path_rules(ue, path, self._layout)
         plan = diff(desired, self._installed.get(ue, frozenset()))
         for rule in plan.adds:
@@ -103,9 +69,11 @@ class FakeBench:
         return tuple(sorted(rule.id for rule in desired))
 
     async def count(self, what: str) -> int:
+        """A counter of the datapath program, by name."""
         return self._counts.get(what, 0)
 
     async def emerges(self, port: str, frame: bytes, at: str | None = None) -> Emerged:
+        """Where a frame that is sent into ``port`` comes out, and as what."""
         match port:
             case "enb":
                 return self._from_enb(frame)
@@ -216,26 +184,3 @@ def _matches(match: Match, port: str, packet: Ether) -> bool:
     if match.eth_type == EtherType.ARP:
         return bool(packet[ARP].op == 1 and packet[ARP].pdst == match.arp_target)
     return True
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def real_switch(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SwitchBench]:
-    async with SwitchBench(f"tc{os.getpid() % 10000}", tmp_path_factory.mktemp("switch") / "ovs") as bench:
-        yield bench
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def real_bench(real_switch: SwitchBench) -> AsyncIterator[Bench]:
-    bench = RealBench(real_switch)
-    yield bench
-    await bench.clean()
-
-
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.system)])
-def bench(request: pytest.FixtureRequest) -> Bench:
-    if request.param == "fake":
-        return FakeBench()
-    if os.geteuid() != 0:
-        pytest.skip("namespaces, BPF and Open vSwitch need root")
-    real: Bench = request.getfixturevalue("real_bench")
-    return real
