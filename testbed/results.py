@@ -81,7 +81,7 @@ class Migration:
 
     @property
     def interval(self) -> tuple[int, int]:
-        """In which packets may be lost to it."""
+        """In which packets may be lost to it: the guest may have stopped a whole downtime before the path flipped."""
         return self.switched - round((self.downtime_ms or 0) * NS_PER_MS), self.completed
 
 

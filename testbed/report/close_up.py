@@ -33,7 +33,7 @@ class Step:
 def handover(change: Handover, pings: Sequence[Ping], spans: Sequence[Phase]) -> Drawing:
     """Around a handover; time 0 is Handover Notify (or Path Switch Request Acknowledge) on the wire."""
     named = (
-        (change.begun if change.begun < (change.prepared or change.completed) else None, "handover is seen to begin"),
+        (change.begun if change.begun < (change.prepared or change.completed) else None, "handover begins"),
         (change.prepared, "target's tunnels are known"),
         (change.rules_ready, "target's rules stand"),
         (change.executing, "UE is told to go"),
@@ -46,7 +46,6 @@ def handover(change: Handover, pings: Sequence[Ping], spans: Sequence[Phase]) ->
 def migration(change: Migration, pings: Sequence[Ping], spans: Sequence[Phase]) -> Drawing:
     """Around a switch-over; time 0 is the flip of the path to the target."""
     named = (
-        (change.interval[0] if change.downtime_ms else None, "guest stops (from the downtime told)"),
         (change.switched, f"path leads to {change.target}"),
         (change.completed, "migration is done"),
     )

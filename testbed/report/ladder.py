@@ -13,7 +13,8 @@ from testbed.results import Fact, Story, enb_name
 NS: Final = 1_000_000_000
 WIDTH: Final = 1120.0
 LEFT: Final = 150.0
-RIGHT: Final = WIDTH - 60.0
+RIGHT: Final = WIDTH - 206.0
+"""Room for what is done at the last lane."""
 TOP: Final = 84.0
 ROW: Final = 34.0
 PAUSE_ROW: Final = 26.0
@@ -148,7 +149,7 @@ def _edge_rung(fact: Fact) -> Rung | None:
         case "pvm.migrating":
             return Rung(fact.at, source, target, "migration begins", "request")
         case "pvm.migrated":
-            took = f"VM moved: {data['total_ms']:.0f} ms" if data.get("total_ms") is not None else "VM moved"
+            took = f"moved in {data['total_ms']:.0f} ms" if data.get("total_ms") is not None else "moved"
             stood = f", stood {data['downtime_ms']:.0f} ms" if data.get("downtime_ms") is not None else ""
             return Rung(fact.at, source, target, took + stood, "move", pvm_at=target)
         case "pvm.migration_failed":
@@ -189,7 +190,7 @@ def _heads(picture: Drawing, x: Mapping[str, float], bottom: float) -> None:
     picture.text(104, 62, "+ ms", "small muted", anchor="end")
     for lane, at in x.items():
         picture.line(at, TOP - 12, at, bottom, "lifeline")
-        width = max(text_width(lane) + 16, 52)
+        width = max(1.1 * text_width(lane) + 18, 52)
         picture.rect(at - width / 2, 44, width, 28, "head-box", r=5)
         picture.text(at, 62.5, lane, "strong", anchor="middle")
 
@@ -229,9 +230,8 @@ def _rung(picture: Drawing, x: Mapping[str, float], rung: Rung, y: float) -> Non
     width = text_width(rung.label, SMALL)
     if rung.source == rung.target:
         picture.circle(source, y, 4.5, "act" if rung.style == "act" else "signal-dot")
-        left = source + 9 if source + 9 + width <= WIDTH - 4 else source - 9 - width
-        picture.rect(left - 2, y - 8, width + 2, 16, "halo")
-        picture.text(left, y + 4, rung.label, "small")
+        picture.rect(source + 7, y - 8, width + 2, 16, "halo")
+        picture.text(source + 9, y + 4, rung.label, "small")
         return
     picture.arrow(source, target, y, rung.style)
     middle = min(max((source + target) / 2, 112 + width / 2), WIDTH - 6 - width / 2)

@@ -29,7 +29,7 @@ def describe() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
-        "virtualisation": "KVM" if Path("/dev/kvm").exists() else "none for guests (QEMU's TCG)",
+        "KVM device": "present" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "absent: guests are emulated",
         "Python": platform.python_version(),
     }
     for name, command in _PARTS.items():

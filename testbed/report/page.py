@@ -276,7 +276,7 @@ def _range(values: Sequence[float | None], unit: str) -> str:
     if not known:
         return NOTHING
     first, last = (f"{value:.0f}" if value >= 100 else f"{value:.1f}" for value in (known[0], known[-1]))
-    return f"{first} {unit}" if first == last else f"{first} to {last} {unit}"
+    return f"{first} {unit}" if first == last else f"{first}\N{EN DASH}{last} {unit}"
 
 
 def _interval(pings: Sequence[Ping]) -> str:

@@ -18,11 +18,12 @@ RIGHT: Final = WIDTH - 92.0
 BAR_HEIGHT: Final = 20.0
 UE_BAR: Final = 46.0
 PVM_BAR: Final = 72.0
-PLOT_TOP: Final = 104.0
-PLOT_BOTTOM: Final = 424.0
-LOSS_TOP: Final = 434.0
-LOSS_BOTTOM: Final = 450.0
-HEIGHT: Final = 512.0
+LABEL_ROWS: Final = (122.0, 108.0)
+PLOT_TOP: Final = 130.0
+PLOT_BOTTOM: Final = 450.0
+LOSS_TOP: Final = 460.0
+LOSS_BOTTOM: Final = 476.0
+HEIGHT: Final = 538.0
 
 Colour = Callable[[Ping], str]
 
@@ -60,7 +61,7 @@ def draw(
     all_rtts = rtts + [rtt for ping in beside if (rtt := ping.rtt_ms) is not None]
     fitted = RttScale.fit(rtts, PLOT_TOP, PLOT_BOTTOM)
     scale = RttScale(
-        fitted.low, fitted.knee, max([fitted.high, *(1.1 * rtt for rtt in all_rtts)]), PLOT_TOP, PLOT_BOTTOM
+        fitted.low, fitted.knee, max([fitted.high, *(1.25 * rtt for rtt in all_rtts)]), PLOT_TOP, PLOT_BOTTOM
     )
 
     _legend(picture, has_internet=bool(beside))
@@ -152,10 +153,29 @@ def _segment(picture: Drawing, left: float, right: float, y: float, label: str, 
 def _bands(picture: Drawing, x: Callable[[int], float], story: Story) -> None:
     for migration in story.migrations:
         _band(picture, x(migration.begun), x(migration.completed), "migration-band", _migration_tip(migration))
-        halted, done = migration.interval
-        _band(picture, x(halted), x(done), "downtime-band", "switch-over")
+        _band(
+            picture, x(migration.switched), x(migration.completed), "switched-band", "from the switch-over to its end"
+        )
     for handover in story.handovers:
         _band(picture, x(handover.begun), x(handover.interval[1]), "handover-band", _handover_tip(handover))
+
+    labels = [(x(handover.completed), "handover", "handover-label") for handover in story.handovers]
+    labels += [
+        ((x(migration.begun) + x(migration.completed)) / 2, "migration", "migration-label")
+        for migration in story.migrations
+    ]
+    _labels(picture, sorted(labels))
+
+
+def _labels(picture: Drawing, labels: Sequence[tuple[float, str, str]]) -> None:
+    """Each label over its band, in the first row where it has room; without room the band must speak for itself."""
+    free_from = [LEFT - 20] * len(LABEL_ROWS)
+    for at, label, css in labels:
+        half = text_width(label, SMALL) / 2
+        row = next((row for row, free in enumerate(free_from) if at - half >= free), None)
+        if row is not None:
+            picture.text(at, LABEL_ROWS[row], label, f"small {css}", anchor="middle")
+            free_from[row] = at + half + 8
 
 
 def _band(picture: Drawing, left: float, right: float, css: str, tip: str) -> None:
@@ -179,8 +199,8 @@ def _rtt_axis(picture: Drawing, scale: RttScale, set_rtts_ms: Sequence[float]) -
     if scale.broken:
         y = scale.y(scale.knee)
         picture.line(LEFT, y, RIGHT, y, "knee")
-        picture.text(RIGHT + 8, (scale.top + y) / 2, "log scale", "small muted")
-    picture.text_up(18, (PLOT_TOP + PLOT_BOTTOM) / 2, "round-trip time, ms", "small muted")
+        picture.text_up(18, (scale.top + y) / 2, "log scale", "small muted")
+    picture.text_up(18, (scale.y(scale.knee) + PLOT_BOTTOM) / 2, "round-trip time, ms", "small muted")
     last = None
     for value in sorted(set(set_rtts_ms)):
         if not scale.low <= value <= scale.high:
@@ -212,10 +232,10 @@ def _losses(picture: Drawing, pings: Sequence[Ping], x: Callable[[int], float]) 
 
 
 def _legend(picture: Drawing, *, has_internet: bool) -> None:
-    picture.text(LEFT, 22, "Round-trip time of every ping", "heading")
+    picture.text(LEFT, 22, "RTT of every ping", "heading")
     at = RIGHT
     entries = [
-        ("downtime-band", "switch-over"),
+        ("switched-band", "switched over"),
         ("migration-band", "migration"),
         ("handover-band", "handover"),
         *([("internet-dots", "Internet server")] if has_internet else []),
