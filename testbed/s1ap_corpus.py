@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pycrate_asn1dir import S1AP
 
@@ -34,7 +34,8 @@ class _Message:
 
 def _messages() -> dict[str, _Message]:
     found = {}
-    for procedure in S1AP.S1AP_PDU_Descriptions.S1AP_ELEMENTARY_PROCEDURES._val.root:
+    procedures = S1AP.S1AP_PDU_Descriptions.S1AP_ELEMENTARY_PROCEDURES._val
+    for procedure in procedures.root + procedures.ext:
         for key, outcome in _OUTCOMES.items():
             body = procedure.get(key)
             if body is not None and "protocolIEs" in body._cont:
@@ -49,11 +50,18 @@ NAMES: Final = tuple(sorted(_MESSAGES))
 """Every S1AP message that has elements, as the ASN.1 calls it."""
 
 
-def generate(seed: int, count: int, names: Sequence[str] = NAMES, *, long: bool = True) -> Iterator[bytes]:
+class Made(NamedTuple):
+    """A PDU, and the value that it encodes, in pycrate's form."""
+
+    pdu: bytes
+    value: tuple[str, Mapping[str, Any]]
+
+
+def generate(seed: int, count: int, names: Sequence[str] = NAMES, *, long: bool = True) -> Iterator[Made]:
     """Make ``count`` PDUs of the messages ``names``, in turn. ``long``: some octet strings need long lengths."""
     maker = _Maker(random.Random(seed), long)
     for i in range(count):
-        yield maker.pdu(_MESSAGES[names[i % len(names)]])
+        yield maker.make(_MESSAGES[names[i % len(names)]])
 
 
 class _Maker:
@@ -63,15 +71,14 @@ class _Maker:
         self._chance = chance
         self._long = long
 
-    def pdu(self, message: _Message) -> bytes:
+    def make(self, message: _Message) -> Made:
         body = {
             "procedureCode": message.procedure_code,
             "criticality": message.criticality,
             "value": (message.name, self._sequence(message.body, 0)),
         }
         _PDU.set_val((message.outcome, body))
-        encoded: bytes = _PDU.to_aper()
-        return encoded
+        return Made(_PDU.to_aper(), (message.outcome, body))
 
     def _value(self, kind: Any, depth: int) -> Any:
         match kind.TYPE:
@@ -106,7 +113,7 @@ class _Maker:
             optional = part._opt or part._def is not None or name in (kind._ext or ())
             if not optional or self._chance.random() < 0.6 / (depth + 1):
                 made[name] = self._value(part, depth + 1)
-        if kind._ext is not None and not kind._ext and self._chance.random() < 0.04:
+        if kind._ext is not None and not kind._ext and self._chance.random() < 0.06 and _ends_aligned(kind, made):
             for i in range(self._chance.randrange(1, 4)):  # additions of a later version; pycrate counts them from 1
                 made[f"_ext_{i + 1}"] = self._chance.randbytes(self._chance.randrange(1, 200))
         return made
@@ -167,3 +174,12 @@ class _Maker:
         """A number of elements: mostly one or two, now and then as many as there may be, within reason."""
         few = self._chance.choice((1, 1, 1, 2, 3, 8)) if self._chance.random() < 0.98 else 256
         return max(low, min(high, few))
+
+
+def _ends_aligned(kind: Any, made: dict[str, Any]) -> bool:
+    """Whether a sequence ends at an octet; where it does not, pycrate 0.7 pads what follows once too often."""
+    last = next(reversed(made), None)
+    if last is None:
+        return False
+    part, value = kind._cont[last], made[last]
+    return last == "iE-Extensions" or (part.TYPE == "OCTET STRING" and len(value) > 2)
