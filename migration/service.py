@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface
 from types import TracebackType
-from typing import Final, Self, assert_never
+from typing import Any, Final, Self, assert_never
 
 import structlog
 
@@ -49,15 +49,23 @@ class _Job:
 
     mode: MigrationMode
     started: float
-    first_round: asyncio.Event = field(default_factory=asyncio.Event)
+    first_round: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    switch_asked: bool = False
     iterations: int = 0
     stood_still: bool = False
     called_off: bool = False
+    abort_accepted_at: float | None = None
 
     @property
     def can_be_undone(self) -> bool:
         """In post-copy the guest has left once it stood still: it has no whole memory here any more."""
         return self.mode is MigrationMode.PRE_COPY or not self.stood_still
+
+    @property
+    def may_switch(self) -> bool:
+        """In post-copy the guest can leave once the first round has begun."""
+        ready = self.mode is MigrationMode.POST_COPY and self.first_round.done()
+        return ready and not self.switch_asked and not self.called_off
 
 
 class PersonalVmHost:
@@ -172,9 +180,10 @@ class PersonalVmHost:
         :raises AdapterError: the hypervisor refuses
         """
         job = self._jobs.get(pvm_id)
-        if job is not None and job.can_be_undone:
+        if job is not None and job.can_be_undone and job.abort_accepted_at is None:
             job.called_off = True  # where it is too early, the driver tries again
-            await self._hypervisor.abort(pvm_id)
+            if await self._hypervisor.abort(pvm_id):
+                job.abort_accepted_at = time.monotonic()
 
     async def migrate(
         self, pvm_id: PvmId, migration_uri: str, *, progress: Callable[[MigrationProgress], None] | None = None
@@ -197,9 +206,10 @@ class PersonalVmHost:
             try:
                 return await self._drive(pvm_id, job, copying, progress)
             finally:
-                if not copying.done():
-                    await self._call_off(pvm_id, copying)
-                del self._jobs[pvm_id]
+                try:
+                    await self._call_off(pvm_id, job, copying)
+                finally:
+                    del self._jobs[pvm_id]
 
     async def _drive(
         self,
@@ -208,37 +218,35 @@ class PersonalVmHost:
         copying: asyncio.Task[CopyStatistics],
         progress: Callable[[MigrationProgress], None] | None,
     ) -> MigrationOutcome:
-        """Sample, judge, act."""
-        if job.mode is MigrationMode.POST_COPY:
-            await self._switch_after_first_round(pvm_id, job, copying)
+        """Wait, sample, judge, act; and in post-copy let the guest go as soon as that is possible."""
         while True:
-            await asyncio.wait({copying}, timeout=SAMPLE_S)
+            awaited: set[asyncio.Future[Any]] = {copying}
+            if not job.first_round.done():
+                awaited.add(job.first_round)
+            await asyncio.wait(awaited, timeout=SAMPLE_S, return_when=asyncio.FIRST_COMPLETED)
+            if job.may_switch and not copying.done():
+                await self._switch(pvm_id, job)
+                continue
             sample = await self._sample(pvm_id, job, copying)
             if progress is not None:
                 progress(sample)
             match judge(sample, job.mode, limit_ms=self._limit_s * 1000):
                 case Verdict.WAIT:
                     if job.called_off:
-                        await self.abort(pvm_id)
+                        await self._try_to_abort(pvm_id)
                 case Verdict.ABORT:
                     log.warning("migration takes too long", pvm=pvm_id, elapsed_ms=round(sample.elapsed_ms))
-                    await self.abort(pvm_id)
+                    await self._try_to_abort(pvm_id)
                 case Verdict.COMMIT:
                     return _outcome(job, sample, copying.result())
                 case Verdict.ROLL_BACK:
-                    raise await self._failure(pvm_id, job, copying.exception())
+                    raise await self._failure(pvm_id, job, copying)
                 case _ as never:
                     assert_never(never)
 
-    async def _switch_after_first_round(self, pvm_id: PvmId, job: _Job, copying: asyncio.Task[CopyStatistics]) -> None:
-        """Let the guest change sides as soon as the hypervisor can."""
-        first_round = asyncio.create_task(job.first_round.wait(), name=f"first round of {pvm_id}")
-        try:
-            await asyncio.wait({copying, first_round}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            first_round.cancel()
-        if copying.done() or job.called_off:
-            return
+    async def _switch(self, pvm_id: PvmId, job: _Job) -> None:
+        """Let the guest change sides."""
+        job.switch_asked = True
         try:
             await self._hypervisor.start_post_copy(pvm_id)
         except AdapterError as error:
@@ -246,19 +254,27 @@ class PersonalVmHost:
             log.warning("no switch to post-copy", pvm=pvm_id, reason=str(error))
 
     async def _sample(self, pvm_id: PvmId, job: _Job, copying: asyncio.Task[CopyStatistics]) -> MigrationProgress:
-        now_ms = (time.monotonic() - job.started) * 1000
+        now = time.monotonic()
+        elapsed_ms = (now - job.started) * 1000
         if copying.done():
             phase = Phase.DONE if copying.exception() is None else Phase.FAILED
-            return MigrationProgress(phase, now_ms, job.iterations)
+            return MigrationProgress(phase, elapsed_ms, job.iterations)
         try:
             found = await self._hypervisor.copy_statistics(pvm_id)
         except AdapterError:
             found = None  # the migration itself will tell what is wrong
         found = found or CopyStatistics()
-        phase = Phase.SWITCHED if job.stood_still else Phase.COPYING
-        return MigrationProgress(phase, now_ms, job.iterations, found.bytes_moved, found.bytes_remaining)
+        return MigrationProgress(
+            phase=Phase.SWITCHED if job.stood_still else Phase.COPYING,
+            elapsed_ms=elapsed_ms,
+            iteration=job.iterations,
+            bytes_moved=found.bytes_moved,
+            bytes_remaining=found.bytes_remaining,
+            since_abort_ms=None if job.abort_accepted_at is None else (now - job.abort_accepted_at) * 1000,
+        )
 
-    async def _failure(self, pvm_id: PvmId, job: _Job, error: BaseException | None) -> BaseException:
+    async def _failure(self, pvm_id: PvmId, job: _Job, copying: asyncio.Task[CopyStatistics]) -> BaseException:
+        error = copying.exception() if copying.done() else AdapterError("the hypervisor lost sight of the abort")
         if not isinstance(error, AdapterError):
             return error or RuntimeError("a migration failed without a reason")
         try:
@@ -271,18 +287,25 @@ class PersonalVmHost:
         failure.__cause__ = error
         return failure
 
-    async def _call_off(self, pvm_id: PvmId, copying: asyncio.Task[CopyStatistics]) -> None:
-        """Leave no migration running that nobody waits for."""
+    async def _call_off(self, pvm_id: PvmId, job: _Job, copying: asyncio.Task[CopyStatistics]) -> None:
+        """Leave no migration running that nobody waits for, unless it neither ends nor can be ended."""
         try:
             while not copying.done():
-                try:
-                    await self.abort(pvm_id)
-                except AdapterError as error:
-                    log.warning("cannot abort", pvm=pvm_id, reason=str(error))
+                sample = await self._sample(pvm_id, job, copying)
+                if judge(sample, job.mode, limit_ms=self._limit_s * 1000) is Verdict.ROLL_BACK:
+                    break
+                await self._try_to_abort(pvm_id)
                 await asyncio.wait({copying}, timeout=SAMPLE_S)
         finally:
             copying.cancel()
             await asyncio.gather(copying, return_exceptions=True)  # the caller is not interested any more
+
+    async def _try_to_abort(self, pvm_id: PvmId) -> None:
+        """Abort, for one who waits for the migration's own end anyway."""
+        try:
+            await self.abort(pvm_id)
+        except AdapterError as error:
+            log.warning("cannot abort", pvm=pvm_id, reason=str(error))
 
     async def _connect(self) -> None:
         """Connect, and give the notices that were missed meanwhile; at the first time there is nothing to miss."""
@@ -336,7 +359,8 @@ class PersonalVmHost:
         job = self._jobs.get(pvm_id)
         if job is not None:
             job.iterations = iteration
-            job.first_round.set()
+            if not job.first_round.done():
+                job.first_round.set_result(None)
 
     def on_lost(self, reason: str) -> None:
         """Connect again; until then requests raise."""

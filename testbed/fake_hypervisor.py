@@ -61,7 +61,11 @@ class FakeSite:
 
 
 class FakeHypervisor:
-    """One of a ``FakeSite``. ``reachable`` may be cleared: it then takes no guest from others, and runs on."""
+    """One of a ``FakeSite``.
+
+    ``reachable`` may be cleared: it then takes no guest from others, and runs on. ``loses_aborts`` may be set: it
+    then agrees to abort and goes on waiting for the end.
+    """
 
     def __init__(self, site: FakeSite, facts: HypervisorFacts) -> None:
         self._site = site
@@ -70,6 +74,7 @@ class FakeHypervisor:
         self._copies: dict[PvmId, _Copy] = {}
         self.guests: dict[PvmId, FakeGuest] = {}
         self.reachable = True
+        self.loses_aborts = False
 
     async def connect(self, observer: Observer) -> HypervisorFacts:
         """Begin to tell the observer."""
@@ -144,7 +149,8 @@ class FakeHypervisor:
         copy = self._copies.get(pvm_id)
         if copy is None:
             return False
-        copy.aborted.set()
+        if not self.loses_aborts:
+            copy.aborted.set()
         return True
 
     def restart(self) -> None:

@@ -68,6 +68,20 @@ async def test_a_migration_that_takes_too_long_is_aborted() -> None:
         assert await vms.running() == (PVM.id,)
 
 
+async def test_an_abort_that_the_hypervisor_loses_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("migration.verdict.ABORT_LIMIT_MS", 50.0)
+    site = FakeSite()
+    source = site.add("c1")
+    site.add("c2")
+    source.loses_aborts = True
+    async with host(source, [], limit_s=0.05, bandwidth_mib_s=1) as vms:
+        await vms.start(PVM)
+        with pytest.raises(MigrationError, match="lost sight") as caught:
+            await vms.migrate(PVM.id, "c2")
+        assert caught.value.whereabouts is Whereabouts.SOURCE
+        assert await vms.running() == (PVM.id,)
+
+
 async def test_a_pvm_that_stands_still_is_not_started_over() -> None:
     site = FakeSite()
     hypervisor = site.add("c1")

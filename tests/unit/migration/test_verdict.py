@@ -4,6 +4,7 @@ import pytest
 
 from migration.lifecycle import PvmState
 from migration.verdict import (
+    ABORT_LIMIT_MS,
     Accelerator,
     HypervisorFacts,
     MigrationMode,
@@ -63,6 +64,14 @@ def test_a_sample_is_judged_by_phase_and_time(
     mode: MigrationMode, phase: Phase, elapsed_ms: float, verdict: Verdict
 ) -> None:
     assert judge(MigrationProgress(phase, elapsed_ms), mode, limit_ms=1000) is verdict
+
+
+@pytest.mark.parametrize("phase", [Phase.COPYING, Phase.SWITCHED])
+def test_an_abort_is_given_time_to_end_the_migration_but_not_for_ever(phase: Phase) -> None:
+    aborted = MigrationProgress(phase, 99_999, since_abort_ms=ABORT_LIMIT_MS)
+    assert judge(aborted, PRE_COPY, limit_ms=1000) is Verdict.WAIT
+    stuck = MigrationProgress(phase, 99_999, since_abort_ms=ABORT_LIMIT_MS + 1)
+    assert judge(stuck, PRE_COPY, limit_ms=1000) is Verdict.ROLL_BACK
 
 
 def test_a_guest_that_has_left_in_post_copy_is_never_aborted() -> None:
