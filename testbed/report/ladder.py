@@ -206,8 +206,7 @@ def _lives(
             [(rung.pvm_at, y) for rung, y in zip(rungs, ordinates, strict=True) if rung.pvm_at is not None],
         ),
     ):
-        ends = [*(y for _, y in places[1:]), bottom - 4]
-        for (place, begin), end in zip(places, ends, strict=True):
+        for (place, begin), (_, end) in itertools.pairwise([*places, ("", bottom - 4)]):
             if place in x:
                 picture.line(x[place], begin, x[place], end, css)
 
