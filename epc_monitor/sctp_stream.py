@@ -85,14 +85,15 @@ class Direction:
         """Take one DATA chunk; give the messages that are complete and in order now."""
         if not self._is_new(tsn):
             return []
-        if flags & _WHOLE == _WHOLE:
-            message = Delivery(tsn, stream, ppid, data)
+        message: Delivery | None = Delivery(tsn, stream, ppid, data)
+        if flags & _WHOLE != _WHOLE:
+            message = self._join(tsn, _Fragment(flags, stream, ssn, ppid, data))
+        if message is None:
+            deliveries = []
+        elif flags & _UNORDERED:
+            deliveries = [message]
         else:
-            joined = self._join(tsn, _Fragment(flags, stream, ssn, ppid, data))
-            if joined is None:
-                return []
-            message = joined
-        deliveries = [message] if flags & _UNORDERED else self._in_order(ssn, message)
+            deliveries = self._in_order(ssn, message)
         if len(self._ahead) > _MOST_AHEAD or len(self._held) > _MOST_HELD:
             deliveries += self.acknowledged(max(self._ahead, key=self._distance))
         return deliveries
