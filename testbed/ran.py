@@ -38,6 +38,8 @@ async def run(file: Path) -> None:
         stack.callback(routes.close)
         times = RadioTimes(uu_s=config.uu_delay_s, x2_s=config.x2_delay_s)
         ues = {ue.name: RanUe(ue, index, routes, times) for index, ue in enumerate(config.ues)}
+        for ue in ues.values():
+            stack.callback(ue.close)
         enbs: dict[int, Enodeb] = {}
         for entry in config.enbs:
             enb = Enodeb(entry, config.plmn.plmn, config.ue_namespace)

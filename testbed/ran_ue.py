@@ -273,6 +273,10 @@ class RanUe:
         if connection is self._connection:
             self._connection = None
 
+    def close(self) -> None:
+        """Take the UE's address and routes out of its namespace, whatever the network believes."""
+        self._take_address(None)
+
     # -- parts of procedures -------------------------------------------------------------------------------------------
 
     def _open(self, enb: Enodeb) -> S1Connection:

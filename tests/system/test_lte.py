@@ -131,7 +131,8 @@ class Lte:
         file = self.directory / f"{name}.pcap"
         process = await asyncio.create_subprocess_exec(
             *("ip", "netns", "exec", self.namespace(node)),
-            *("tcpdump", "--immediate-mode", "-U", "-Z", "root", "-i", device, "-w", str(file)),
+            # A short snapshot leaves the kernel's buffer room for many frames, so that none is dropped.
+            *("tcpdump", "--immediate-mode", "-s", "2048", "-U", "-Z", "root", "-i", device, "-w", str(file)),
             stderr=asyncio.subprocess.PIPE,
         )
         assert process.stderr is not None
@@ -264,6 +265,81 @@ async def test_order_of_messages_is_open5gs(lte: Lte) -> None:
     assert markers == ["10.0.0.2\t10.0.0.11"]
 
 
+FACTS = {
+    "attach": ["ue.attached"],
+    "service": ["ue.connected"],
+    "idle": ["ue.idle"],
+    "detach": ["ue.detached"],
+    "s1_handover": ["handover.preparing", "handover.executing", "handover.completed"],
+    "s1_handover_cancel": ["handover.preparing", "handover.executing", "handover.cancelled"],
+    "s1_handover_failure": ["handover.preparing", "handover.rejected"],
+    "x2_handover": ["handover.completed"],
+}
+"""What must come out of each procedure."""
+
+
+async def test_monitor_sees_the_truth(idle_lte: Lte) -> None:
+    """All kinds of procedures of two UEs at once, some of them faster than the release at the last source."""
+    lte = idle_lte
+    await lte.start("epc")
+    truths: list[Truth] = []
+
+    async def live(ran: RanClient, ue: str, first: int, second: int, third: int) -> None:
+        truths.append(await ran.attach(ue, first))
+        for target, kind, outcome in (
+            (second, "s1", "ok"),
+            (first, "s1", "ok"),
+            (third, "x2", "ok"),
+            (second, "s1", "failure"),
+            (first, "s1", "cancel"),
+            (second, "x2", "ok"),
+        ):
+            truths.append(await ran.handover(ue, target, kind=kind, outcome=outcome))
+        truths.append(await ran.idle(ue))
+        truths.append(await ran.service(ue, third))
+        truths.append(await ran.detach(ue, switch_off=first == 1))
+        truths.append(await ran.attach(ue, second))
+
+    async with lte.capture("any", "core", "any") as wire:
+        await lte.start("ran")
+        async with RanClient(lte.control_socket) as ran:
+            await asyncio.gather(live(ran, "ue1", 1, 2, 3), live(ran, "ue2", 3, 1, 2))
+            async with asyncio.timeout(PATIENCE_S):
+                while sum(enb["connections"] for enb in (await ran.status())["enbs"].values()) > 2:
+                    await lte.ping("inet", truths[-1]["ue_ip"])
+
+    said = await netns.command(
+        *(sys.executable, "-m", "mobiscud", "replay", str(wire), "--output", "jsonl", "--privacy", "clear")
+    )
+    events = [json.loads(line) for line in said.splitlines()]
+    for imsi in IMSIS:
+        lived = [truth for truth in truths if truth["imsi"] == imsi]
+        expected = [(fact, placed(fact, truth)) for truth in lived for fact in FACTS[truth["ev"]]]
+        assert [
+            (fact, seen_place(fact, event["data"]))
+            for event in events
+            if event["data"].get("imsi") == imsi
+            and (fact := event["type"].removeprefix("org.mobiscud.")) in {fact for fact, _ in expected}
+        ] == expected
+
+
+def placed(fact: str, truth: Truth) -> tuple[Any, ...]:
+    """Where the truth says the UE and its bearer are, for facts that tell of it."""
+    if fact not in ("ue.attached", "ue.connected", "handover.completed"):
+        return ()
+    return tuple(truth[key] for key in ("enb_id", "cell", "ue_ip", "sgw_s1u_teid", "enb_s1u_teid"))
+
+
+def seen_place(fact: str, data: dict[str, Any]) -> tuple[Any, ...]:
+    """The same, as an event tells it."""
+    if fact not in ("ue.attached", "ue.connected", "handover.completed"):
+        return ()
+    (bearer,), (address,) = data["bearers"], data["ue_ip"]
+    cell = int(data["ecgi"]["cell_id"], 16)
+    tunnels = (int(bearer[end]["teid"], 16) for end in ("uplink", "downlink"))
+    return (data["enb"]["enb_id"], cell, address, *tunnels)
+
+
 async def test_ues_at_different_cells(lte: Lte) -> None:
     async with RanClient(lte.control_socket) as ran:
         first, second = await asyncio.gather(ran.attach("ue1", 1), ran.attach("ue2", 3))
@@ -343,6 +419,7 @@ async def test_end_of_the_epc_leaves_nothing_and_the_ran_says_so(lte: Lte) -> No
     assert "tun-pgw" not in await netns.run_in(lte.namespace("pgw"), "ip", "link")
     assert await lte.stop("ran") == (0, b"")
     assert not lte.control_socket.exists()
+    assert "45.45" not in await netns.run_in(lte.namespace("ue"), "sh", "-c", "ip address; ip route; ip rule")
 
 
 @pytest.mark.parametrize(
