@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mobiscud.core.errors import SetupError
-from testbed.delay_queue import DelayQueue
+from testbed.delay_queue import NEVER, DelayQueue
 
 # Constants of Linux that the socket module does not name.
 _SO_TIMESTAMPNS: Final = 35
@@ -86,9 +86,9 @@ class Direction:
 
     def release(self) -> None:
         """Send all frames whose time has come."""
-        while (popped := self.queue.pop(time.monotonic_ns())) is not None:
+        while (popped := self.queue.pop(now := time.monotonic_ns())) is not None:
             due, frame = popped
-            late_ns = time.monotonic_ns() - due
+            late_ns = now - due
             try:
                 self.send.send(frame)
                 self.forwarded += 1
@@ -181,14 +181,17 @@ def forward(directions: list[Direction], on_ready: Callable[[], None]) -> None:
     signal.signal(signal.SIGINT, stop)
     by_descriptor = {direction.receive.fileno(): direction for direction in directions}
     descriptors = [wake_read.fileno(), *by_descriptor]
+    queues = [direction.queue for direction in directions]
     on_ready()
     while not stopping:
-        due = min((next_due for d in directions if (next_due := d.queue.next_due) is not None), default=None)
-        limit = None if due is None else max(0, due - time.monotonic_ns()) / 1e9
+        due = min(queue.next_due for queue in queues)
+        limit = None if due == NEVER else max(0, due - time.monotonic_ns()) / 1e9
         # select, unlike poll, waits to the microsecond.
         readable, _, _ = select.select(descriptors, (), (), limit)
         for descriptor in readable:
             if descriptor in by_descriptor:
                 by_descriptor[descriptor].read()
+        now = time.monotonic_ns()
         for direction in directions:
-            direction.release()
+            if direction.queue.next_due <= now:
+                direction.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.delay_queue import DelayQueue
+from testbed.delay_queue import NEVER, DelayQueue
 
 DELAY = 4_000_000
 
@@ -24,7 +24,7 @@ def test_frame_leaves_its_delay_after_it_came() -> None:
     assert queue.next_due == 1000 + DELAY
     assert queue.pop(999 + DELAY) is None
     assert queue.pop(1000 + DELAY) == (1000 + DELAY, b"frame")
-    assert queue.next_due is None
+    assert queue.next_due == NEVER
 
 
 def test_late_look_releases_everything_due_in_order() -> None:
@@ -64,7 +64,7 @@ def test_order_is_kept_and_nothing_leaves_early(arrivals: list[int], step: int) 
 
     out: list[bytes] = []
     now = 0
-    while queue.next_due is not None:
+    while queue.next_due != NEVER:
         now = max(queue.next_due, now + step)
         while (popped := queue.pop(now)) is not None:
             due, frame = popped
