@@ -22,7 +22,8 @@ from testbed.lte_config import EnbConfig
 from testbed.mailbox import PATIENCE_S, ProcedureError
 from testbed.s1ap_build import S1apMessage
 from testbed.sctp_association import STREAMS, CloseReason
-from testbed.sctp_link import SctpConnection, SctpEndpoint, open_endpoint
+from testbed.sctp_link import open_endpoint
+from testbed.sctp_transport import SctpConnection, SctpEndpoint
 from testbed.user_plane import GTPU_PORT, EnbUserPlane, RadioBearer
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from testbed.mme_ue import Arrival, DataWaits, EnbLost, EnbPeer, Leg, MmeUe
 from testbed.s1ap_build import S1apMessage
 from testbed.s11 import S11Client
 from testbed.sctp_association import CloseReason
-from testbed.sctp_link import SctpConnection
+from testbed.sctp_transport import SctpConnection
 
 
 @dataclass(slots=True)

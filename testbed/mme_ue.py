@@ -21,7 +21,7 @@ from testbed.gtpv2_build import Ie, IeType, Interface, MessageType
 from testbed.mailbox import Mailbox, ProcedureError
 from testbed.s1ap_build import S1apMessage
 from testbed.sctp_association import STREAMS
-from testbed.sctp_link import SctpConnection
+from testbed.sctp_transport import SctpConnection
 
 if TYPE_CHECKING:
     from testbed.mme import Mme
