@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from mobiscud.core.errors import AdapterError, SetupError
-from testbed import guest_control, report, results, sweep
+from testbed import report, results, sweep
 from testbed.experiment import PVM_ADDRESS, UE, RunningTestbed, Setting
+from testbed.guest.client import GuestClient
 from testbed.report import RunData
 from testbed.spawn import PYTHON
 from testbed.topology import INTERNET_SERVER, Delays
 
 BOOT_LIMIT_S: Final = 60.0
 EVENT_LIMIT_S: Final = 30.0
+ANSWER_LIMIT_S: Final = 0.5
 MIGRATION_LIMIT_S: Final = 90.0
 PING_S: Final = 0.01
 INTERNET_PING_S: Final = 0.1
@@ -103,8 +105,9 @@ async def _walk(bed: RunningTestbed, pace: Pace, say: _Progress) -> list[dict[st
     await bed.event("pvm.started", after=0, within_s=BOOT_LIMIT_S, to_cloudlet="c1")
     await bed.event("offload.activated", after=0, within_s=EVENT_LIMIT_S, cloudlet="c1")
     say("its personal VM starts in cloudlet c1; waiting for the guest to boot")
-    before = await guest_control.wait_for(space, PVM_ADDRESS, within_s=BOOT_LIMIT_S)
-    say(f"the guest answers (boot id {before['boot_id']})")
+    guest = GuestClient(space, PVM_ADDRESS, timeout_s=ANSWER_LIMIT_S)
+    before = await guest.wait_until_up(BOOT_LIMIT_S)
+    say(f"the guest answers (boot id {before.boot_id})")
 
     out = bed.out
     pingers = [
@@ -131,10 +134,10 @@ async def _walk(bed: RunningTestbed, pace: Pace, say: _Progress) -> list[dict[st
         await asyncio.sleep(pace.beside_s)
     for pinger in pingers:
         await pinger.stop()
-    after = await guest_control.wait_for(space, PVM_ADDRESS, within_s=EVENT_LIMIT_S)
-    if after["boot_id"] != before["boot_id"]:
-        raise AdapterError(f"the guest is not the one it was: boot id {before['boot_id']}, now {after['boot_id']}")
-    say(f"the guest is the one it was (boot id {after['boot_id']}); the UE detaches")
+    after = await guest.wait_until_up(EVENT_LIMIT_S)
+    if after.boot_id != before.boot_id:
+        raise AdapterError(f"the guest is not the one it was: boot id {before.boot_id}, now {after.boot_id}")
+    say(f"the guest is the one it was (boot id {after.boot_id}); the UE detaches")
     truths.append(await bed.ran.detach(UE))
     with contextlib.suppress(AdapterError):
         await bed.event("pvm.stopped", after=0, within_s=EVENT_LIMIT_S)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from epc_monitor.capture import read_capture
-from testbed import guest_control, results
+from testbed import results
 from testbed.experiment import PVM_ADDRESS, UE, RunningTestbed, Setting
+from testbed.guest.client import GuestClient
 from testbed.spawn import PYTHON, Child
 from testbed.topology import INTERNET_SERVER, Delays
 
@@ -49,7 +50,8 @@ async def test_other_traffic_is_not_touched(tmp_path: Path) -> None:
         space = bed.network.namespace("ue")
         await bed.ran.attach(UE, 1)
         await bed.event("offload.activated", after=0, within_s=LIMIT_S, cloudlet="c1")
-        await guest_control.wait_for(space, PVM_ADDRESS, within_s=LIMIT_S)
+        guest = GuestClient(space, PVM_ADDRESS)
+        await guest.wait_until_up(LIMIT_S)
         tcpdumps = [await capture(bed, cloudlet, port) for cloudlet in ("c1", "c2") for port in PORTS]
         pings = tmp_path / "internet.csv"
         pinger = await bed.start(
@@ -64,7 +66,7 @@ async def test_other_traffic_is_not_touched(tmp_path: Path) -> None:
         assert after > during, "the Internet answers while the VM migrates"
         await until(lambda: answered(pings) >= after + ENOUGH)
         await pinger.stop()
-        await guest_control.ask(space, PVM_ADDRESS)
+        await guest.info()
         for tcpdump in tcpdumps:
             await tcpdump.stop()
     for cloudlet in ("c1", "c2"):
