@@ -301,9 +301,10 @@ def _forget(r: UeRecord, i: UeLeft) -> Result:
 
 
 def _ready(r: UeRecord, i: DetourAsked) -> Result:
-    """The target's rules stand. Flip now if the UE is there already, else when it is."""
+    """The target's rules stand. Flip now if the UE is there already, else when it is; once is enough."""
+    awaited = r.phase is Phase.LENDING and r.ue_at == i.by and r.ready != i.by
     r = replace(r, ready=i.by)
-    return _redirect(r) if r.phase is Phase.LENDING and r.ue_at == i.by else (r, ())
+    return _redirect(r) if awaited else (r, ())
 
 
 def _refuse_detour(r: UeRecord, i: DetourAsked) -> Result:

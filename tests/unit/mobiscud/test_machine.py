@@ -179,6 +179,7 @@ def test_the_source_waits_for_a_target_that_is_not_ready() -> None:
         .on(HandoverDone(C2, IP, T2))
         .is_in(Phase.LENDING)
         .on(DetourAsked(C2), SetPath(path(C1, C2, T1), OffloadMoved, C2), SetPath(path(C1, C2), None, C2))
+        .on(DetourAsked(C2))
     )
 
 
