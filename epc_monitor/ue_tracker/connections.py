@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from epc_monitor import nas, values
 from epc_monitor.nas import NasMessage, NasType
 from epc_monitor.s1ap.erabs import ERabSetup
 from epc_monitor.s1ap.message import S1apMessage
-from epc_monitor.s1ap.types import MessageType
+from epc_monitor.s1ap.types import MessageType, cause_of
+from epc_monitor.ue_tracker.doubts import Doubts, When
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.legs import step
 from epc_monitor.ue_tracker.registry import Registry
@@ -27,16 +29,18 @@ from mobiscud.core.events import (
 from mobiscud.core.ids import ERabId
 from mobiscud.core.ue import BearerContext, Cause
 
-_EEA0 = 0
+_EEA0: Final = 0
+_NORMAL_RELEASE: Final = cause_of(2, 0)
 
 
 class Connections:
     """Follows each S1 connection between its Initial UE Message and its release."""
 
-    def __init__(self, registry: Registry, facts: Facts) -> None:
+    def __init__(self, registry: Registry, facts: Facts, doubts: Doubts) -> None:
         self.malformed = 0
         self._registry = registry
         self._facts = facts
+        self._doubts = doubts
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
@@ -52,13 +56,20 @@ class Connections:
             ue = registry.by_s_tmsi(node, s_tmsi)
         elif told is not None and told.guti is not None:
             ue = registry.by_guti(node, told.guti)
+        if ue is not None:
+            self._doubts.confirm(ue)
         connection = registry.open(association, ue or registry.stranger(), Leg.OPEN, None, message.enb_ue_s1ap_id)
         connection.s_tmsi = s_tmsi
         connection.imsi_told = told is not None and told.imsi is not None
         self._place(connection, message)
         registry.make_current(connection)
+        if connection.ue.imsi is None:
+            self._doubts.came(connection)
+            if s_tmsi is not None:
+                registry.own_s_tmsi(connection.ue, node, s_tmsi)
         if told is not None and told.type is NasType.ATTACH_REQUEST:
             self._attaching(connection)
+        connection.detaching = told is not None and told.type is NasType.DETACH_REQUEST
 
     def _attaching(self, connection: S1Connection) -> None:
         connection.attaching = True
@@ -122,6 +133,7 @@ class Connections:
         ue = connection.ue
         if ue.connection is not connection:
             return
+        self._doubts.dismiss(ue)
         ue.bearers = joined(message.e_rabs_set_up, connection.setting_up, ue.bearers)
         ue.connected = ue.registered = True
         ue.sessions_gone = None
@@ -155,26 +167,28 @@ class Connections:
                 self.detached(ue, cause)
             elif connection.attaching and ue.sessions_gone is not None:
                 self.detached(ue, None, ue.sessions_gone)
+            elif ue.connected and cause == _NORMAL_RELEASE and self._doubts.possible(association.mme):
+                self._doubts.hold(ue, lambda when: self.idle(connection, cause, when=when))
             elif ue.connected:
                 self.idle(connection, cause)
         self._registry.close(connection)
 
-    def idle(self, connection: S1Connection, cause: Cause | None, detail: bytes = b"") -> None:
+    def idle(
+        self, connection: S1Connection, cause: Cause | None, detail: bytes = b"", when: When | None = None
+    ) -> None:
         """The UE has no S1 connection any more; its bearers wait at the S-GW."""
         ue = connection.ue
         ue.connected = False
         ue.bearers = {
             number: BearerContext(bearer.e_rab_id, bearer.qci, bearer.uplink) for number, bearer in ue.bearers.items()
         }
-        self._facts.about(ue, UeIdle, detail=detail, enb=connection.association.enb, cause=cause)
+        self._facts.about(ue, UeIdle, detail=detail, when=when, enb=connection.association.enb, cause=cause)
 
-    def detached(self, ue: Ue, cause: Cause | None, when: tuple[int, bytes] | None = None) -> None:
+    def detached(self, ue: Ue, cause: Cause | None, when: When | None = None) -> None:
         """The UE is registered no longer; said once."""
+        self._doubts.dismiss(ue)
         if ue.registered is not False:
-            if when is None:
-                self._facts.about(ue, UeDetached, cause=cause)
-            else:
-                self._facts.about_earlier(ue, UeDetached, when, cause=cause)
+            self._facts.about(ue, UeDetached, when=when, cause=cause)
         ue.registered = ue.connected = False
         ue.sessions_gone = None
         ue.bearers = {}
@@ -183,10 +197,18 @@ class Connections:
 
     def sessions_gone(self, ue: Ue) -> None:
         """The last PDN connection was deleted: the UE has detached, unless it is just attaching anew."""
-        if ue.connection is not None and ue.connection.attaching:
+        connection = ue.connection
+        if connection is not None and connection.attaching:
             ue.sessions_gone = self._facts.at, self._facts.place
+        elif (connection is None or not connection.detaching) and self._doubts.possible(attaching=True):
+            self._doubts.hold(ue, lambda when: self.detached(ue, None, when))
         else:
             self.detached(ue, None)
+
+    def sessions_back(self, ue: Ue) -> None:
+        """A session was created: if the ones before it were deleted, that was no detach."""
+        if ue.connection is None or ue.connection.state is Leg.OPEN:
+            self._doubts.dismiss(ue)
 
     # --- bearers -----------------------------------------------------------------------------------------------------
 
@@ -281,6 +303,8 @@ class Connections:
             self._attaching(connection)
         elif told.type is NasType.TAU_REQUEST:
             connection.updated = False
+        elif told.type is NasType.DETACH_REQUEST:
+            connection.detaching = True
         elif told.type is NasType.ATTACH_COMPLETE:
             connection.ue.registered = True
         elif told.type is NasType.DETACH_ACCEPT:

@@ -30,16 +30,18 @@ class Facts:
         """A fact about the network. ``detail`` tells apart several facts of one type that one message completes."""
         self.events.append(event(at=self.at, origin=self._origin(event, detail), **fields))
 
-    def about(self, ue: Ue, event: type[UeEvent], *, detail: bytes = b"", **fields: Any) -> None:
-        """A fact about a UE."""
+    def about(
+        self,
+        ue: Ue,
+        event: type[UeEvent],
+        *,
+        detail: bytes = b"",
+        when: tuple[int, bytes] | None = None,
+        **fields: Any,
+    ) -> None:
+        """A fact about a UE. ``when``: time and place of a fact that was complete before and is certain only now."""
         ue.named = True
-        origin = self._origin(event, detail)
-        self.events.append(event(at=self.at, origin=origin, ue=ue.key, imsi=ue.imsi, ue_ip=ue.ue_ip, **fields))
-
-    def about_earlier(self, ue: Ue, event: type[UeEvent], when: tuple[int, bytes], **fields: Any) -> None:
-        """A fact that was complete before, and is certain only now; it keeps its own time and place."""
-        ue.named = True
-        at, origin = when
+        at, origin = when or (self.at, self._origin(event, detail))
         self.events.append(event(at=at, origin=origin, ue=ue.key, imsi=ue.imsi, ue_ip=ue.ue_ip, **fields))
 
     def desynchronised(self, detail: str, ue: Ue | None = None) -> None:

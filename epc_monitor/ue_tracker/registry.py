@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from epc_monitor.identity import UeKeys
 from epc_monitor.s1ap.message import S1apMessage
 from epc_monitor.sctp import Association
+from epc_monitor.ue_tracker.doubts import Doubts
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.state import Leg, MmeNode, S1Association, S1Connection, S11Tunnel, Ue
 from mobiscud.core.events import UeIdentified
@@ -29,11 +30,12 @@ class Limits:
 class Registry:
     """UEs by IMSI, S-TMSI and S1-U tunnel; legs by the ids of both ends; MMEs by address."""
 
-    def __init__(self, keys: UeKeys, limits: Limits, facts: Facts) -> None:
+    def __init__(self, keys: UeKeys, limits: Limits, facts: Facts, doubts: Doubts) -> None:
         self.limits = limits
         self.evicted = 0
         self._keys = keys
         self._facts = facts
+        self._doubts = doubts
         self._ues: dict[Ue, None] = {}
         self._half_open: dict[S1Connection, None] = {}
         self._by_imsi: dict[str, Ue] = {}
@@ -148,6 +150,7 @@ class Registry:
 
     def forget(self, ue: Ue) -> None:
         """Drop a UE and everything that leads to it."""
+        self._doubts.dismiss(ue)
         self._ues.pop(ue, None)
         if ue.imsi is not None and self._by_imsi.get(ue.imsi) is ue:
             del self._by_imsi[ue.imsi]
@@ -173,6 +176,7 @@ class Registry:
             stranger.connection = None
         if connection.s_tmsi is not None:
             self.own_s_tmsi(ue, connection.association.mme, connection.s_tmsi)
+        self._doubts.known(connection, ue)
 
     def name(self, connection: S1Connection, imsi: str) -> None:
         """The UE behind a leg has told its IMSI."""
@@ -185,6 +189,7 @@ class Registry:
             self._by_imsi[imsi] = ue
             if ue.named:
                 self._facts.about(ue, UeIdentified, previous_ue=previous)
+            self._doubts.known(connection, ue)
             return
         self.identify(connection, self.by_imsi(imsi))
 
@@ -295,6 +300,7 @@ class Registry:
         if connection.mme_ue_s1ap_id is not None and by_mme_id.get(connection.mme_ue_s1ap_id) is connection:
             del by_mme_id[connection.mme_ue_s1ap_id]
         self._half_open.pop(connection, None)
+        self._doubts.gone(connection)
         ue = connection.ue
         if ue.connection is connection:
             ue.connection = None

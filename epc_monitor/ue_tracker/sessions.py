@@ -86,6 +86,7 @@ class Sessions:
             session.pdns[default] = tuple(map(values.address, message.addresses))
         self._own_tunnels(ue, message)
         _tell_addresses(ue)
+        self._connections.sessions_back(ue)
 
     def _own_tunnels(self, ue: Ue, message: GtpMessage) -> None:
         for bearer in message.bearers:

@@ -115,6 +115,7 @@ class S1Connection:
     __slots__ = (
         "association",
         "attaching",
+        "detaching",
         "ecgi",
         "enb_ue_s1ap_id",
         "handover",
@@ -143,6 +144,7 @@ class S1Connection:
         self.s_tmsi: bytes | None = None
         self.imsi_told = False  # the UE itself has told its IMSI here
         self.attaching = False
+        self.detaching = False
         self.updated = False  # the TAU under way was accepted
         self.handover: Handover | None = None
         self.setting_up: dict[int, ERabSetup] = {}

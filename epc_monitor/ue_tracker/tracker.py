@@ -12,6 +12,7 @@ from epc_monitor.s1ap.message import S1apMessage
 from epc_monitor.s1ap.types import MessageType as M
 from epc_monitor.ue_tracker.associations import Associations
 from epc_monitor.ue_tracker.connections import Connections
+from epc_monitor.ue_tracker.doubts import Doubts
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.handovers import Handovers
 from epc_monitor.ue_tracker.registry import Limits, Registry
@@ -59,8 +60,9 @@ class UeTracker:
 
     def __init__(self, keys: UeKeys, limits: Limits | None = None) -> None:
         self._facts = facts = Facts()
-        self._registry = registry = Registry(keys, limits or Limits(), facts)
-        self._connections = connections = Connections(registry, facts)
+        doubts = Doubts(facts)
+        self._registry = registry = Registry(keys, limits or Limits(), facts, doubts)
+        self._connections = connections = Connections(registry, facts, doubts)
         self._sessions = Sessions(registry, facts, connections)
         self._heard: dict[int, int] = {}  # mark of a GTPv2 datagram -> when it was last seen
         self._associations = Associations(registry, facts, connections)
