@@ -18,7 +18,7 @@ from epc_monitor.ue_tracker.handovers import Handovers
 from epc_monitor.ue_tracker.registry import Limits, Registry
 from epc_monitor.ue_tracker.sessions import Sessions
 from epc_monitor.ue_tracker.state import S1Association
-from mobiscud.core.events import Event, MonitorDropped
+from mobiscud.core.events import Event, MonitorDropped, Where
 
 Handler = Callable[[S1apMessage, S1Association], None]
 
@@ -137,7 +137,7 @@ class UeTracker:
     def dropped(self, at: int, place: bytes, count: int, interface: str | None, reason: str) -> list[Event]:
         """Something was lost on the way to us."""
         self._facts.begin(at, place)
-        self._facts.add(MonitorDropped, count=count, interface=interface, reason=reason)
+        self._facts.add(MonitorDropped, count=count, where=Where(interface, reason))
         return self._facts.events
 
 
