@@ -29,9 +29,15 @@ from testbed.sctp_transport import (
 _SCTP_INITMSG: Final = 2
 _SCTP_NODELAY: Final = 3
 _SCTP_SNDINFO: Final = 2
+_SCTP_EVENTS: Final = 11
+
+_MSG_NOTIFICATION: Final = 0x8000
+_ASSOC_CHANGE: Final = 0x8001
+_SHUTDOWN_COMPLETE: Final = 3
 
 _INITMSG: Final = struct.Struct("HHHH")
 _SNDINFO: Final = struct.Struct("HHIIi")
+_ASSOC_CHANGE_HEAD: Final = struct.Struct("HHIH")
 
 
 class KernelConnection:
@@ -87,6 +93,8 @@ class KernelConnection:
 
     def _readable(self) -> None:
         for _ in range(READ_AT_MOST):
+            if self._ended.done():
+                return
             try:
                 chunk, _, flags, _ = self._socket.recvmsg(65_535)
             except BlockingIOError:
@@ -100,12 +108,19 @@ class KernelConnection:
             if not chunk:
                 self._end(CloseReason.SHUTDOWN)
                 return
+            if flags & _MSG_NOTIFICATION:
+                self._notice(chunk)
+                continue
             self._partial += chunk
             if flags & socket.MSG_EOR:
                 message, self._partial = self._partial, b""
                 self.on_message(message)
-            if self._ended.done():
-                return
+
+    def _notice(self, notification: bytes) -> None:
+        """Hear that the shutdown we began is complete: nothing else tells (RFC 6458 6.1.1)."""
+        kind, _, _, state = _ASSOC_CHANGE_HEAD.unpack_from(notification)
+        if kind == _ASSOC_CHANGE and state == _SHUTDOWN_COMPLETE:
+            self._end(CloseReason.SHUTDOWN)
 
     def _end(self, reason: CloseReason) -> None:
         self._loop.remove_reader(self._socket)
@@ -174,6 +189,8 @@ class KernelEndpoint:
             sctp = socket_in(self._namespace, socket.AF_INET, socket.SOCK_STREAM, IPPROTO_SCTP)
             sctp.setsockopt(IPPROTO_SCTP, _SCTP_INITMSG, _INITMSG.pack(STREAMS, STREAMS, 0, 0))
             sctp.setsockopt(IPPROTO_SCTP, _SCTP_NODELAY, 1)
+            association_events_only = bytes((0, 1))
+            sctp.setsockopt(IPPROTO_SCTP, _SCTP_EVENTS, association_events_only)
             sctp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sctp.bind((self._address, port))
         except OSError as error:
