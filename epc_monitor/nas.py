@@ -85,9 +85,19 @@ def _decode(pdu: bytes, uplink: bool, readable: bool | None) -> NasMessage | Non
     if readable:
         return _plain(pdu[6:], uplink)
     try:
-        return _plain(pdu[6:], uplink, strict=True)
+        message = _plain(pdu[6:], uplink, strict=True)
     except (DecodeError, IndexError):
         return None
+    return message if message is not None and _is_convincing(message) else None
+
+
+def _is_convincing(message: NasMessage) -> bool:
+    """Whether ciphered octets could hardly have become this message by chance."""
+    if message.type in (NasType.ATTACH_ACCEPT, NasType.GUTI_REALLOCATION_COMMAND):
+        return message.guti is not None
+    if message.type is NasType.IDENTITY_RESPONSE:
+        return message.imsi is not None
+    return message.type is NasType.TAU_ACCEPT
 
 
 def _plain(data: bytes, uplink: bool, strict: bool = False) -> NasMessage | None:
@@ -125,7 +135,7 @@ def _plain(data: bytes, uplink: bool, strict: bool = False) -> NasMessage | None
     elif kind == NasType.SECURITY_MODE_COMMAND:
         ciphering = data[2] >> 4 & 7
         end = 3
-    if strict and kind not in (NasType.ATTACH_REQUEST, NasType.TAU_REQUEST) and len(data) > end + 8:
+    if strict and len(data) > end:
         raise DecodeError("octets after a message that has none", end)
     return NasMessage(message_type, imsi, guti, m_tmsi, ciphering, addresses)
 
@@ -167,6 +177,11 @@ _SHORT = frozenset((0x53, 0x17, 0x59, 0x5A))  # type and one octet
 _LAI = 0x13  # type and five octets
 _LONG = frozenset((0x78, 0x79, 0x7B, 0x7C))  # two octets of length
 _GUTI_ELEMENT = 0x50
+_OTHERS = frozenset((0x50, 0x54, 0x57, 0x23, 0x4A, 0x34, 0x64, 0x5E, 0x6A, 0x68, 0x65, 0x6B, 0x6C))
+_HALVES = frozenset((0x80, 0xC0, 0xD0, 0xE0, 0xF0))  # a type in the upper four bits, a value in the lower
+
+
+_KNOWN_ELEMENTS = _SHORT | {_LAI} | _LONG | _OTHERS
 
 
 def _assigned_guti(data: bytes, offset: int, strict: bool) -> bytes | None:
@@ -174,6 +189,8 @@ def _assigned_guti(data: bytes, offset: int, strict: bool) -> bytes | None:
     guti: bytes | None = None
     while offset < len(data):
         element = data[offset]
+        if strict and element not in _KNOWN_ELEMENTS and element & 0xF0 not in _HALVES:
+            raise DecodeError("an element that no Accept has", offset)
         if element & 0x80:
             offset += 1
         elif element in _SHORT:
@@ -186,6 +203,8 @@ def _assigned_guti(data: bytes, offset: int, strict: bool) -> bytes | None:
             value, offset = _length_value(data, offset + 1)
             if element == _GUTI_ELEMENT:
                 _, guti = _identity(value)
+                if strict and guti is None:
+                    raise DecodeError("a GUTI that is none", offset)
     if strict and offset != len(data):
         raise DecodeError("optional elements beyond the end", offset)
     return guti
