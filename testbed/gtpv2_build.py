@@ -226,11 +226,6 @@ def session_identity(imsi: Imsi, plmn: Plmn, apn: str) -> tuple[Ie, ...]:
     )
 
 
-def imsi_of(value: bytes) -> Imsi:
-    """Read the IMSI IE (8.3)."""
-    return Imsi("".join(f"{octet & 15:x}{octet >> 4:x}" for octet in value).removesuffix("f"))
-
-
 def default_bearer_qos() -> Ie:
     """QCI 9, priority 8, not pre-emptable, no guaranteed rate (8.15)."""
     return Ie(IeType.BEARER_QOS, bytes((0x61, 9)) + bytes(20))

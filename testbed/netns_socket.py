@@ -131,11 +131,6 @@ def ip(namespace: str, *words: str) -> None:
     _run("ip", "-n", namespace, *words)
 
 
-def checksums_in_software(namespace: str, device: str) -> None:
-    """Make a veth carry finished checksums, so that a packet taken from the wire can be sent on in a tunnel."""
-    _run("ip", "netns", "exec", namespace, "ethtool", "-K", device, "tx", "off")
-
-
 def _run(*command: str) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)

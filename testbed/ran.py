@@ -40,16 +40,16 @@ async def run(file: Path) -> None:
         ues = {ue.name: RanUe(ue, index, routes, times) for index, ue in enumerate(config.ues)}
         for ue in ues.values():
             stack.callback(ue.close)
+
+        def find_target(enb: Enodeb, request: S1apMessage) -> None:
+            any(ue.prepare_target(enb, request) for ue in ues.values())
+
         enbs: dict[int, Enodeb] = {}
         for entry in config.enbs:
             enb = Enodeb(entry, config.plmn.plmn, config.ue_namespace)
             stack.push_async_callback(enb.close)
-            enbs[entry.number] = enb
-
-            def find_target(enb: Enodeb, request: S1apMessage) -> None:
-                any(ue.prepare_target(enb, request) for ue in ues.values())
-
             enb.on_handover_request = find_target
+            enbs[entry.number] = enb
         async with asyncio.TaskGroup() as setups:
             for enb in enbs.values():
                 setups.create_task(

@@ -137,7 +137,7 @@ class ControlServer:
             while line := await reader.readline():
                 self._start(self._serve_line(line, writer), "control-request")
         except (ConnectionError, asyncio.CancelledError):
-            pass
+            pass  # asyncio's streams cannot bear a cancelled conversation (CPython 3.11)
         finally:
             if current is not None:
                 self._running.discard(current)

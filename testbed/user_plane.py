@@ -173,7 +173,7 @@ class EnbUserPlane:
         for _ in range(_BURST):
             try:
                 packet = self._radio.recv(65_535)
-            except (BlockingIOError, OSError):
+            except OSError:
                 return
             bearer = self._by_ue.get(packet[12:16])
             if bearer is None:
@@ -323,7 +323,7 @@ class PgwUserPlane:
         for _ in range(_BURST):
             try:
                 user = os.read(self._tun, 65_535)
-            except (BlockingIOError, OSError):
+            except OSError:
                 return
             path = self._sgw_by_ue.get(user[16:20])
             if path is None:

@@ -79,7 +79,7 @@ class FakeS11:
         self.log.add(kind.name)
         answer: tuple[Ie, ...] = (gtp.cause(),)
         if kind is MessageType.CREATE_SESSION_REQUEST:
-            assert gtp.imsi_of(gtp.find(ies, gtp.IeType.IMSI)) == IMSI
+            assert gtp.find(ies, gtp.IeType.IMSI) == nas.tbcd(IMSI)
             self.mme_teid = gtp.f_teid_of(gtp.find(ies, gtp.IeType.F_TEID)).teid
             answer = (
                 gtp.cause(),
