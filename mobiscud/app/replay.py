@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from epc_monitor.pipeline import Monitor
-
 from epc_monitor.capture import read_capture
 from epc_monitor.frames import Frame
 from epc_monitor.identity import UeKeys
+from epc_monitor.pipeline import Monitor
 from mobiscud.bus.cloudevents import TYPE_PREFIX, Envelopes, encode
 from mobiscud.bus.mqtt import Broker, MqttBus
 from mobiscud.bus.publisher import EventPublisher
