@@ -38,7 +38,7 @@ def test_f_teid_tells_its_interface() -> None:
 
 def test_session_identity() -> None:
     ies = gtp.session_identity(Imsi("999700000000001"), Plmn("999", "70"), "internet")
-    assert gtp.find(ies, IeType.IMSI) == bytes.fromhex("99970000000000f1")
+    assert gtp.find(ies, IeType.IMSI) == bytes.fromhex("99790000000000f1")
     assert gtp.find(ies, IeType.SERVING_NETWORK) == bytes.fromhex("99f907")
 
 
