@@ -1,0 +1,203 @@
+"""Live capture on real interfaces, in a network namespace of its own that ends with its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from epc_monitor.capture import read_capture
+from epc_monitor.frames import LINKTYPE_RAW, SCTP, Frame, FrameDecoder
+from epc_monitor.identity import UeKeys
+from epc_monitor.live import LiveCapture
+from epc_monitor.pipeline import Monitor
+from epc_monitor.service import watch
+from mobiscud.core.errors import SetupError
+from mobiscud.core.events import Event, MonitorDropped
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(os.geteuid() != 0, reason="packet sockets and namespaces need root"),
+]
+
+CAPTURE = Path(__file__).parents[1] / "vectors" / "captures" / "epc-multi-ue-a.pcap"
+CLONE_NEWNET = 0x4000_0000
+NOISE = bytes(12) + b"\x08\x06" + bytes(46)
+LIMIT_S = 30
+
+
+def in_new_network(work: Callable[[], None]) -> None:
+    """Run in a thread with its own network: a loopback, and a veth pair ``one`` - ``two``."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            assert ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) == 0
+            for command in (
+                "link set lo up",
+                "link add one address 02:00:00:00:00:01 type veth peer name two address 02:00:00:00:00:02",
+                "link set one up",
+                "link set two up",
+            ):
+                subprocess.run(["ip", *command.split()], check=True)
+            wait_until_up("one", "two")
+            work()
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=run, name="own network")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def wait_until_up(*interfaces: str) -> None:
+    """A veth passes frames only some time after it was told to be up."""
+    limit = time.monotonic() + LIMIT_S
+    while True:
+        shown = subprocess.run(["ip", "-json", "link", "show", "up"], capture_output=True, text=True, check=True)
+        states = {link["ifname"]: link["operstate"] for link in json.loads(shown.stdout)}
+        if all(states.get(interface) == "UP" for interface in interfaces):
+            return
+        assert time.monotonic() < limit, states
+
+
+@contextmanager
+def sender(interface: str) -> Iterator[Callable[[bytes], int]]:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sending:
+        sending.bind((interface, 0))
+        yield sending.send
+
+
+def frames_of_file() -> list[Frame]:
+    return list(read_capture(CAPTURE))
+
+
+def replayed() -> list[Event]:
+    monitor = Monitor(UeKeys(bytes(32)))
+    return [event for frame in frames_of_file() for event in monitor.receive(frame)]
+
+
+def identities(events: list[Event]) -> list[tuple[str, bytes]]:
+    return [(event.TYPE, event.origin) for event in events]
+
+
+async def live(interfaces: list[str], send_on: str, wanted: int) -> tuple[list[Event], Monitor]:
+    """Send a capture file, between much that is no signalling, and watch until as many events have come."""
+    monitor = Monitor(UeKeys(bytes(32)))
+    events: list[Event] = []
+    async with LiveCapture(interfaces) as capture, asyncio.timeout(LIMIT_S):
+        with sender(send_on) as send:
+            for frame in frames_of_file():
+                send(frame.data)
+                send(NOISE)
+        async for event in watch(capture, monitor):
+            events.append(event)
+            if len(events) == wanted:
+                break
+    return events, monitor
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "send_on"),
+    [(["lo"], "lo"), (["two"], "one"), (["one"], "one"), (["one", "two"], "one")],
+    ids=["loopback", "received", "sent", "shown twice"],
+)
+def test_live_is_what_a_replay_is(interfaces: list[str], send_on: str) -> None:
+    expected = replayed()
+
+    def work() -> None:
+        started = time.time_ns()
+        events, monitor = asyncio.run(live(interfaces, send_on, len(expected)))
+        assert identities(events) == identities(expected)
+        assert monitor.stats.decode_errors == 0
+        assert all(started <= event.at <= time.time_ns() for event in events)
+
+    in_new_network(work)
+
+
+def test_the_kernel_drops_what_is_no_signalling() -> None:
+    def is_signalling(frame: Frame) -> bool:
+        packet = FrameDecoder().receive(frame)
+        return packet is not None and (packet.protocol == SCTP or b"\x08\x4b" in packet.payload[:4])
+
+    wanted = [frame.data for frame in frames_of_file() if is_signalling(frame)]
+
+    async def receive() -> None:
+        seen: list[bytes] = []
+        async with LiveCapture(["lo"]) as capture, asyncio.timeout(LIMIT_S):
+            with sender("lo") as send:
+                for frame in frames_of_file():
+                    send(NOISE)
+                    send(frame.data)
+            async for frames in capture.batches():
+                seen += [frame.data for frame in frames]
+                if len(seen) >= len(wanted):
+                    break
+        assert seen == wanted
+
+    in_new_network(lambda: asyncio.run(receive()))
+
+
+def test_what_does_not_fit_is_counted_and_told() -> None:
+    def work() -> None:
+        capture = LiveCapture(["lo"], buffer_bytes=4096)
+        capture.open()
+        with sender("lo") as send:
+            for frame in frames_of_file():
+                send(frame.data)
+        [(interface, count)] = capture.drops()
+        assert (interface, capture.drops()) == ("lo", [])
+        assert count > 100
+        capture.close()
+        [dropped] = Monitor(UeKeys(bytes(32))).dropped(count, interface, 1)
+        assert isinstance(dropped, MonitorDropped)
+        assert (dropped.count, dropped.where.interface, dropped.where.reason) == (count, "lo", "kernel")
+
+    in_new_network(work)
+
+
+def test_an_interface_without_ethernet() -> None:
+    def work() -> None:
+        for command in ("tuntap add dev tun mode tun", "link set tun up"):
+            subprocess.run(["ip", *command.split()], check=True)
+        capture = LiveCapture(["tun"])
+        capture.open()
+        assert capture._sockets[0].linktype == LINKTYPE_RAW
+        capture.close()
+
+    in_new_network(work)
+
+
+def test_a_missing_interface_says_which_there_are() -> None:
+    def work() -> None:
+        with pytest.raises(SetupError, match=r"no interface eth7; there are: lo, two, one"):
+            LiveCapture(["lo", "eth7"]).open()
+
+    in_new_network(work)
+
+
+def test_a_missing_privilege_says_the_mend() -> None:
+    script = "from epc_monitor.live import LiveCapture; LiveCapture(['lo']).open()"
+    without = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"]
+    finished = subprocess.run([*without, sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "CAP_NET_RAW" in finished.stderr.splitlines()[-1]
+
+
+def test_a_smaller_buffer_is_said() -> None:
+    script = "from epc_monitor.live import LiveCapture; c = LiveCapture(['lo']); c.open(); print(c.notes)"
+    without = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
+    finished = subprocess.run([*without, sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "CAP_NET_ADMIN" in finished.stdout
