@@ -46,6 +46,8 @@ class Connections:
 
     def initial_ue_message(self, message: S1apMessage, association: S1Association) -> None:
         """A UE comes to the network; whom it says to be may be known already."""
+        if message.enb_ue_s1ap_id is None:
+            raise DecodeError("Initial UE Message without eNB UE S1AP ID")
         registry, node = self._registry, association.mme
         told = self._read(message.nas, uplink=True, readable=None)
         ue: Ue | None = None
@@ -79,6 +81,8 @@ class Connections:
 
     def _overheard(self, message: S1apMessage, association: S1Association) -> S1Connection:
         """A leg that was there before us; one that we should have seen begin is worth a word."""
+        if message.mme_ue_s1ap_id is None and message.enb_ue_s1ap_id is None:
+            raise DecodeError(f"{MessageType(message.type).name} without ids of its connection")
         registry = self._registry
         connection = registry.open(
             association, registry.stranger(), Leg.OVERHEARD, message.mme_ue_s1ap_id, message.enb_ue_s1ap_id

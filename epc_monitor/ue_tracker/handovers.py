@@ -11,6 +11,7 @@ from epc_monitor.ue_tracker.connections import Connections
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.registry import Registry
 from epc_monitor.ue_tracker.state import Handover, Leg, S1Association, S1Connection, Ue, joined, ordered
+from mobiscud.core.errors import DecodeError
 from mobiscud.core.events import (
     HandoverCancelled,
     HandoverCompleted,
@@ -42,6 +43,8 @@ class Handovers:
 
     def request(self, message: S1apMessage, association: S1Association) -> None:
         """The target's leg begins. Only its S-GW tunnels tell which UE is meant."""
+        if message.mme_ue_s1ap_id is None:
+            raise DecodeError("Handover Request without MME UE S1AP ID")
         registry = self._registry
         tunnels = [values.tunnel(item.tunnel) for item in message.e_rabs_to_setup]
         ue = (
@@ -126,6 +129,8 @@ class Handovers:
 
     def path_switch_request(self, message: S1apMessage, association: S1Association) -> None:
         """The UE is at the target already; its leg keeps the MME's id of the source."""
+        if message.enb_ue_s1ap_id is None:
+            raise DecodeError("Path Switch Request without eNB UE S1AP ID")
         registry = self._registry
         mme_id = message.source_mme_ue_s1ap_id
         source = None if mme_id is None else association.mme.connections.get(mme_id)

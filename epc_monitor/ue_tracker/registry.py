@@ -14,13 +14,17 @@ from mobiscud.core.events import UeIdentified
 from mobiscud.core.ids import FTeid, Imsi
 from mobiscud.core.ue import Enb
 
+_SECOND_CHANCES = 16
 _MOST_TUNNELS = 32
 """Twice as many as a UE can have bearers (TS 24.301 9.3.2): those of now and those of before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much the tracker may remember; beyond it the oldest goes and is counted."""
+    """How much the tracker may remember; beyond it the oldest goes and is counted.
+
+    ``half_open``: S1 connections without bearers, which anybody with a SIM card can open.
+    """
 
     ues: int = 200_000
     half_open: int = 50_000
@@ -136,20 +140,26 @@ class Registry:
 
     def _keep(self, ue: Ue) -> Ue:
         self._ues[ue] = None
-        second_chances = 16
+        return ue
+
+    def trim(self) -> None:
+        """Keep the limits: the oldest goes, but a UE that is connected gets a second chance or two."""
+        while len(self._half_open) > self.limits.half_open:
+            self.close(next(iter(self._half_open)))
+            self.evicted += 1
+        second_chances = _SECOND_CHANCES
         while len(self._ues) > self.limits.ues:
             oldest = next(iter(self._ues))
             if oldest.connection is not None and second_chances:
                 second_chances -= 1
                 del self._ues[oldest]
                 self._ues[oldest] = None
-                continue
-            self.forget(oldest)
-            self.evicted += 1
-        return ue
+            else:
+                self.forget(oldest)
+                self.evicted += 1
 
     def forget(self, ue: Ue) -> None:
-        """Drop a UE and everything that leads to it."""
+        """Drop a UE, its legs and everything that leads to it."""
         self._doubts.dismiss(ue)
         self._ues.pop(ue, None)
         if ue.imsi is not None and self._by_imsi.get(ue.imsi) is ue:
@@ -160,8 +170,8 @@ class Registry:
         for node, s_tmsi in ue.s_tmsis:
             del node.s_tmsis[s_tmsi]
         ue.s_tmsis.clear()
-        if ue.connection is not None:
-            self.close(ue.connection)
+        for leg in tuple(ue.legs):
+            self.close(leg)
 
     def identify(self, connection: S1Connection, ue: Ue) -> None:
         """The UE behind a leg is found to be ``ue``: what was learnt about the stranger is now ``ue``'s."""
@@ -171,9 +181,13 @@ class Registry:
         if stranger.imsi is None and not stranger.sessions:
             self._merge(stranger, ue)
         connection.ue = ue
+        stranger.legs.pop(connection, None)
+        ue.legs[connection] = None
         self.make_current(connection)
         if stranger.connection is connection:
             stranger.connection = None
+        if stranger.imsi is None and not stranger.legs:
+            self.forget(stranger)
         if connection.s_tmsi is not None:
             self.own_s_tmsi(ue, connection.association.mme, connection.s_tmsi)
         self._doubts.known(connection, ue)
@@ -207,7 +221,6 @@ class Registry:
         ue.connected = ue.connected or stranger.connected
         if ue.registered is None:
             ue.registered = stranger.registered
-        self._ues.pop(stranger, None)
         if stranger.named:
             self._facts.about(ue, UeIdentified, previous_ue=stranger.key)
 
@@ -238,15 +251,12 @@ class Registry:
     ) -> S1Connection:
         """A new leg; one that had the same id before it is gone."""
         connection = S1Connection(association, ue, state)
+        ue.legs[connection] = None
         if mme_id is not None:
             self._bind_mme_id(connection, mme_id)
         if enb_id is not None:
             self._bind_enb_id(connection, enb_id)
         self._half_open[connection] = None
-        while len(self._half_open) > self.limits.half_open:
-            oldest = next(iter(self._half_open))
-            self.close(oldest)
-            self.evicted += 1
         return connection
 
     def legs_of(self, association: S1Association) -> list[S1Connection]:
@@ -302,9 +312,10 @@ class Registry:
         self._half_open.pop(connection, None)
         self._doubts.gone(connection)
         ue = connection.ue
+        ue.legs.pop(connection, None)
         if ue.connection is connection:
             ue.connection = None
-        if ue.imsi is None and ue.connection is None and not ue.bearers and ue in self._ues:
+        if ue.imsi is None and not ue.legs and not ue.bearers and ue in self._ues:
             self.forget(ue)
 
     def _bind_mme_id(self, connection: S1Connection, mme_id: int) -> None:

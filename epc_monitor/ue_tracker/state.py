@@ -84,6 +84,7 @@ class Ue:
         "connection",
         "imsi",
         "key",
+        "legs",
         "named",
         "registered",
         "s_tmsis",
@@ -99,7 +100,8 @@ class Ue:
         self.named = False  # an event has told this key to the world
         self.ue_ip: tuple[str, ...] = ()
         self.bearers: dict[int, BearerContext] = {}
-        self.connection: S1Connection | None = None
+        self.connection: S1Connection | None = None  # the one that serves it
+        self.legs: dict[S1Connection, None] = {}  # all of them
         self.connected = False
         self.registered: bool | None = None
         self.ciphering: int | None = None

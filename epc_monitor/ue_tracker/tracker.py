@@ -99,6 +99,7 @@ class UeTracker:
             return []
         self._facts.begin(at, message.place)
         handler(pdu, association)
+        self._registry.trim()
         return self._facts.events
 
     def receive_gtp(self, packet: Packet, datagram: bytes, at: int) -> tuple[list[Event], int]:
@@ -114,6 +115,7 @@ class UeTracker:
             place = b"gtp" + packet.source + packet.destination + (message.teid or 0).to_bytes(4, "big")
             self._facts.begin(at, place + message.sequence.to_bytes(3, "big") + bytes((message.type,)))
             self._sessions.receive(message, packet)
+            self._registry.trim()
             events += self._facts.events
         return events, len(messages)
 
