@@ -34,6 +34,9 @@ _IPV6_EXTENSIONS = frozenset((0, 43, 60, 135))  # hop-by-hop, routing, destinati
 _IPV6_FRAGMENT = 44
 _IPV6_AUTHENTICATION = 51
 
+_MOST_PARTS = 256
+"""Fragments of one packet: no link takes so little that 64 KiB need more (RFC 791 3.2: 576 octets)."""
+
 
 class Frame(NamedTuple):
     """One captured frame. ``at``: nanoseconds since the epoch, UTC; ``linktype`` as tcpdump.org numbers it."""
@@ -65,11 +68,11 @@ class FrameDecoder:
         :raises DecodeError: a length points outside the frame
         """
         try:
-            return self._unpack(frame.linktype, frame.data)
+            return self._unpack(frame.linktype, frame.data, frame.at)
         except IndexError:
             raise DecodeError("frame cut short", len(frame.data)) from None
 
-    def _unpack(self, linktype: int, data: bytes) -> Packet | None:
+    def _unpack(self, linktype: int, data: bytes, at: int) -> Packet | None:
         if linktype == LINKTYPE_ETHERNET:
             offset = 14
             ethertype = data[12] << 8 | data[13]
@@ -82,12 +85,12 @@ class FrameDecoder:
                 raise DecodeError(f"link layer {linktype} is not known")
             ethertype, offset = header(data)
         if ethertype == _ETHERTYPE_IPV4:
-            return self._ipv4(data, offset)
+            return self._ipv4(data, offset, at)
         if ethertype == _ETHERTYPE_IPV6:
-            return self._ipv6(data, offset)
+            return self._ipv6(data, offset, at)
         return None
 
-    def _ipv4(self, data: bytes, offset: int) -> Packet | None:
+    def _ipv4(self, data: bytes, offset: int, at: int) -> Packet | None:
         """IPv4 with options (RFC 791 3.1)."""
         protocol = data[offset + 9]
         if protocol not in (SCTP, UDP):
@@ -104,60 +107,77 @@ class FrameDecoder:
         if not fragment & 0x3FFF:
             return Packet(protocol, source, destination, data[start:end])
         key = source + destination + data[offset + 4 : offset + 6] + bytes((protocol,))
-        whole = self.fragments.add(key, (fragment & 0x1FFF) << 3, bool(fragment & 0x2000), data[start:end])
+        whole = self.fragments.add(key, (fragment & 0x1FFF) << 3, bool(fragment & 0x2000), data[start:end], at)
         return None if whole is None else Packet(protocol, source, destination, whole)
 
-    def _ipv6(self, data: bytes, offset: int) -> Packet | None:
+    def _ipv6(self, data: bytes, offset: int, at: int) -> Packet | None:
         """IPv6 with extension headers (RFC 8200 4)."""
         end = offset + 40 + (data[offset + 4] << 8 | data[offset + 5])
-        following = data[offset + 6]
         source, destination = data[offset + 8 : offset + 24], data[offset + 24 : offset + 40]
-        start = offset + 40
-        while following not in (SCTP, UDP):
-            if following in _IPV6_EXTENSIONS:
-                following, start = data[start], start + (data[start + 1] + 1 << 3)
-            elif following == _IPV6_AUTHENTICATION:
-                following, start = data[start], start + (data[start + 1] + 2 << 2)
-            elif following == _IPV6_FRAGMENT:
-                return self._ipv6_fragment(data, start, end, source + destination)
-            else:
+        following, start = _behind_extensions(data, data[offset + 6], offset + 40, end)
+        if following == _IPV6_FRAGMENT:
+            if end > len(data) or start + 8 > end:
+                raise DecodeError("IPv6 fragment cut short", len(data))
+            following = data[start]
+            placement = data[start + 2] << 8 | data[start + 3]
+            key = source + destination + data[start + 4 : start + 8]
+            whole = self.fragments.add(key, placement & 0xFFF8, bool(placement & 1), data[start + 8 : end], at)
+            if whole is None:
                 return None
-            if start > end:
-                raise DecodeError("IPv6 extension headers longer than the packet", start)
-        if end > len(data) or start > end:
+            data, end = whole, len(whole)
+            following, start = _behind_extensions(data, following, 0, end)
+        if following not in (SCTP, UDP):
+            return None
+        if end > len(data):
             raise DecodeError("IPv6 packet cut short", len(data))
         return Packet(following, source, destination, data[start:end])
 
-    def _ipv6_fragment(self, data: bytes, start: int, end: int, addresses: bytes) -> Packet | None:
-        """A fragment whose unfragmentable part ends at ``start`` (RFC 8200 4.5)."""
-        if end > len(data) or start + 8 > end:
-            raise DecodeError("IPv6 fragment cut short", len(data))
-        following = data[start]
-        placement = data[start + 2] << 8 | data[start + 3]
-        key = addresses + data[start + 4 : start + 8]
-        whole = self.fragments.add(key, placement & 0xFFF8, bool(placement & 1), data[start + 8 : end])
-        if whole is None or following not in (SCTP, UDP):
-            return None
-        return Packet(following, addresses[:16], addresses[16:], whole)
+
+def _behind_extensions(data: bytes, following: int, start: int, end: int) -> tuple[int, int]:
+    """What follows the extension headers that begin at ``start``, and where; a Fragment header is not stepped over."""
+    while following in _IPV6_EXTENSIONS or following == _IPV6_AUTHENTICATION:
+        size = data[start + 1] + 2 << 2 if following == _IPV6_AUTHENTICATION else data[start + 1] + 1 << 3
+        following, start = data[start], start + size
+        if start > end:
+            raise DecodeError("IPv6 extension headers longer than the packet", start)
+    return following, start
+
+
+class FragmentLimits(NamedTuple):
+    """How much of unfinished IP packets may be kept, and how long one may take (RFC 1122 3.3.2: 60 to 120 s)."""
+
+    packets: int = 256
+    octets: int = 4 << 20
+    age_s: int = 60
 
 
 class Reassembly:
-    """Puts fragments together; bounded by the number of packets and the octets they may hold, the oldest gives way."""
+    """Puts fragments together; bounded, the oldest packet gives way.
 
-    def __init__(self, packets: int = 256, octets: int = 4 << 20) -> None:
-        self.limit_packets = packets
-        self.limit_octets = octets
+    ``evicted`` counts packets that gave way to a limit, ``expired`` those that were never completed in time.
+    """
+
+    def __init__(self, limits: FragmentLimits | None = None) -> None:
         self.evicted = 0
+        self.expired = 0
+        self._limits = limits or FragmentLimits()
+        self._age_ns = self._limits.age_s * 1_000_000_000
         self._open: dict[bytes, _Partial] = {}
         self._octets = 0
 
-    def add(self, key: bytes, offset: int, more: bool, data: bytes) -> bytes | None:
-        """Add one fragment; the whole payload when it was the last one missing."""
+    def add(self, key: bytes, offset: int, more: bool, data: bytes, at: int) -> bytes | None:
+        """Add one fragment, seen ``at`` nanoseconds; the whole payload when it was the last one missing.
+
+        :raises DecodeError: no fragment can be like this
+        """
         if offset + len(data) > 0xFFFF:
             raise DecodeError("IP fragment beyond 64 KiB", offset)
+        if not data or (more and len(data) & 7):
+            raise DecodeError("IP fragment of a size that does not exist", offset)
+        self._expire(at)
         partial = self._open.get(key)
         if partial is None:
-            partial = self._open[key] = _Partial()
+            partial = self._open[key] = _Partial(at)
         self._octets += len(data) - len(partial.parts.get(offset, b""))
         partial.parts[offset] = data
         if not more:
@@ -165,10 +185,22 @@ class Reassembly:
         whole = partial.join()
         if whole is not None:
             self._forget(key)
-        while len(self._open) > self.limit_packets or self._octets > self.limit_octets:
+        elif len(partial.parts) > _MOST_PARTS:
+            self._forget(key)
+            self.evicted += 1
+        while len(self._open) > self._limits.packets or self._octets > self._limits.octets:
             self._forget(next(iter(self._open)))
             self.evicted += 1
         return whole
+
+    def _expire(self, at: int) -> None:
+        """Drop what is too old: the identification of its fragments is used anew by now."""
+        while self._open:
+            key, partial = next(iter(self._open.items()))
+            if abs(at - partial.begun) <= self._age_ns:
+                return
+            self._forget(key)
+            self.expired += 1
 
     def _forget(self, key: bytes) -> None:
         self._octets -= sum(map(len, self._open.pop(key).parts.values()))
@@ -177,9 +209,10 @@ class Reassembly:
 class _Partial:
     """The fragments of one packet seen so far."""
 
-    __slots__ = ("end", "parts")
+    __slots__ = ("begun", "end", "parts")
 
-    def __init__(self) -> None:
+    def __init__(self, begun: int) -> None:
+        self.begun = begun
         self.parts: dict[int, bytes] = {}
         self.end: int | None = None
 

@@ -18,6 +18,7 @@ from epc_monitor.frames import (
     LINKTYPE_SLL2,
     SCTP,
     UDP,
+    FragmentLimits,
     Frame,
     FrameDecoder,
     Packet,
@@ -134,18 +135,53 @@ def test_ipv6_fragments() -> None:
     assert decoder.receive(Frame(0, LINKTYPE_RAW, ipv6(tail + PAYLOAD[16:], 44))) == PACKET_6
 
 
+def test_ipv6_extension_headers_behind_the_fragment_header() -> None:
+    decoder = FrameDecoder()
+    rest = bytes((SCTP, 0)) + bytes(6) + PAYLOAD
+    first, second = (struct.pack(">BBHI", 60, 0, placement, 99) for placement in (1, 16))
+    assert decoder.receive(Frame(0, LINKTYPE_RAW, ipv6(first + rest[:16], 44))) is None
+    assert decoder.receive(Frame(0, LINKTYPE_RAW, ipv6(second + rest[16:], 44))) == PACKET_6
+
+
+def test_fragments_inside_fragments_lead_nowhere() -> None:
+    nested = struct.pack(">BBHI", 44, 0, 0, 7) * 4000 + struct.pack(">BBHI", SCTP, 0, 0, 7) + PAYLOAD
+    assert receive(LINKTYPE_RAW, ipv6(nested, 44)) is None
+
+
 def test_reassembly_is_bounded() -> None:
-    reassembly = Reassembly(packets=10, octets=1000)
+    reassembly = Reassembly(FragmentLimits(packets=10, octets=1000))
     for i in range(100):
-        assert reassembly.add(i.to_bytes(2, "big"), 0, True, bytes(90)) is None
+        assert reassembly.add(i.to_bytes(2, "big"), 0, True, bytes(88), 0) is None
     assert reassembly.evicted == 90
-    assert reassembly.add((99).to_bytes(2, "big"), 90, False, b"end") == bytes(90) + b"end"
+    assert reassembly.add((99).to_bytes(2, "big"), 88, False, b"end", 0) == bytes(88) + b"end"
+
+
+@pytest.mark.parametrize(("offset", "more", "size"), [(0xFFF8, False, 9), (0, True, 0), (8, False, 0), (0, True, 15)])
+def test_impossible_fragments(offset: int, more: bool, size: int) -> None:
     with pytest.raises(DecodeError):
-        reassembly.add(b"far", 0xFFF8, False, bytes(9))
+        Reassembly().add(b"k", offset, more, bytes(size), 0)
+
+
+def test_a_packet_in_tiny_fragments_does_not_tie_up_the_monitor() -> None:
+    reassembly = Reassembly()
+    assert reassembly.add(b"k", 0xFFF0, False, bytes(8), 0) is None
+    for offset in range(8, 0xFFF0, 8):
+        assert reassembly.add(b"k", offset, True, bytes(8), 0) is None
+    assert reassembly.evicted == 0xFFF0 // 8 // 257
+    assert sum(len(partial.parts) for partial in reassembly._open.values()) <= 256
+
+
+def test_a_packet_that_is_never_completed_expires_with_its_identification() -> None:
+    reassembly = Reassembly(FragmentLimits(age_s=30))
+    second = 1_000_000_000
+    assert reassembly.add(b"k", 0, True, b"old data", 0) is None
+    assert reassembly.add(b"k", 8, False, b"end", 31 * second) is None
+    assert reassembly.expired == 1
+    assert reassembly.add(b"k", 0, True, b"new data", 32 * second) == b"new dataend"
 
 
 def test_overlapping_fragments_are_no_way_in() -> None:
     reassembly = Reassembly()
-    assert reassembly.add(b"k", 0, True, b"a" * 16) is None
-    assert reassembly.add(b"k", 8, True, b"b" * 16) is None
-    assert reassembly.add(b"k", 24, False, b"c") == b"a" * 8 + b"b" * 16 + b"c"
+    assert reassembly.add(b"k", 0, True, b"a" * 16, 0) is None
+    assert reassembly.add(b"k", 8, True, b"b" * 16, 0) is None
+    assert reassembly.add(b"k", 24, False, b"c", 0) == b"a" * 8 + b"b" * 16 + b"c"
