@@ -1,7 +1,10 @@
 """Live capture: AF_PACKET sockets with a kernel filter, a large buffer and kernel time stamps.
 
-Nothing is read ahead of who consumes the frames: what waits, waits in the kernel's buffer, and what does not fit there
-is counted. A VLAN tag that the network card has taken off is not missed, since nothing here depends on it.
+Nothing is read far ahead of who consumes the frames: what waits, waits in the kernel's buffer, and what does not fit
+there is counted. A VLAN tag that the network card has taken off is not missed, since nothing here depends on it.
+
+An interface that goes down, or is no more, is said and looked for until it is back. That needs no privilege: a packet
+socket, once open, may be bound again by anybody.
 """
 
 from __future__ import annotations
@@ -9,17 +12,23 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import fcntl
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Final, Self
+
+import structlog
 
 from epc_monitor.bpf import ethernet_filter, ip_filter
 from epc_monitor.frames import LINKTYPE_ETHERNET, LINKTYPE_RAW, Frame
 from mobiscud.core.errors import SetupError
 
 BUFFER_BYTES: Final = 64 << 20
+LOOK_EVERY_S: Final = 1.0
+"""How long ``batches`` keeps silent when nothing comes, and how often it looks for interfaces that are away."""
 
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
 _SOL_PACKET = 263
@@ -27,11 +36,14 @@ _PACKET_ADD_MEMBERSHIP, _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 1, 6, 23
 _PACKET_MR_PROMISC = 1
 _ETH_P_ALL = 3
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
+_SIOCGIFFLAGS, _IFF_UP = 0x8913, 1
 _LARGEST_FRAME = 0x11000
 _FRAMES_AT_ONCE = 512
 
 _timespec = struct.Struct("qq")
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_timespec.size)
+
+log = structlog.get_logger(__name__)
 
 
 class LiveCapture:
@@ -45,6 +57,7 @@ class LiveCapture:
         self.notes: list[str] = []
         self.buffer_bytes = buffer_bytes
         self._sockets: list[_InterfaceSocket] = []
+        self._latest = 0
 
     async def __aenter__(self) -> Self:
         self.open()
@@ -81,16 +94,21 @@ class LiveCapture:
         self._sockets.clear()
 
     async def batches(self) -> AsyncIterator[list[Frame]]:
-        """Frames as they come, in the order of their times; at most a few hundred at once."""
+        """Frames as they come, in the order of their times over all interfaces, at most a few hundred of each at once.
+
+        A batch is empty when nothing has come for ``LOOK_EVERY_S``.
+        """
+        loop = asyncio.get_running_loop()
+        looked = loop.time()
         while True:
-            frames: list[Frame] = []
-            for opened in self._sockets:
-                opened.read(frames)
-            if not frames:
-                await self._readable()
-                continue
-            if len(self._sockets) > 1:
-                frames.sort(key=lambda frame: frame.at)
+            frames = self._read()
+            if not frames and not any(opened.waiting for opened in self._sockets):
+                await self._readable(LOOK_EVERY_S)
+                frames = self._read()
+            if loop.time() - looked >= LOOK_EVERY_S:
+                looked = loop.time()
+                for opened in self._sockets:
+                    opened.recover()
             yield frames
             await asyncio.sleep(0)
 
@@ -98,7 +116,33 @@ class LiveCapture:
         """Frames the kernel had no room for, by interface, since this was last asked."""
         return [(opened.name, count) for opened in self._sockets if (count := opened.dropped())]
 
-    async def _readable(self) -> None:
+    def _read(self) -> list[Frame]:
+        """What has come, and can have nothing before it that is still to be read.
+
+        A question and its answer often come by two interfaces, one for each direction of a tap: what came while others
+        were being read, or is later than what another has not yet handed over, waits for the next time.
+        """
+        if len(self._sockets) == 1:
+            return self._sockets[0].read()
+        now = max(time.time_ns(), self._latest)  # the clock may be set back
+        until = now
+        for opened in self._sockets:
+            whole = not opened.waiting
+            if whole:
+                opened.waiting = opened.read()
+                whole = len(opened.waiting) < _FRAMES_AT_ONCE
+            if opened.waiting:
+                self._latest = max(self._latest, opened.waiting[-1].at)
+                if not whole:
+                    until = min(until, opened.waiting[-1].at)
+        frames = [frame for opened in self._sockets for frame in opened.waiting if frame.at <= until]
+        frames.sort(key=lambda frame: frame.at)
+        for opened in self._sockets:
+            opened.waiting = [frame for frame in opened.waiting if frame.at > until]
+        return frames
+
+    async def _readable(self, within_s: float) -> None:
+        """Wait until one of the sockets has something to say."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
 
@@ -109,9 +153,11 @@ class LiveCapture:
         descriptors = [opened.socket.fileno() for opened in self._sockets]
         for descriptor in descriptors:
             loop.add_reader(descriptor, wake)
+        timer = loop.call_later(within_s, wake)
         try:
             await waiter
         finally:
+            timer.cancel()
             for descriptor in descriptors:
                 loop.remove_reader(descriptor)
 
@@ -122,9 +168,11 @@ class _InterfaceSocket:
     def __init__(self, name: str, buffer_bytes: int) -> None:
         self.name = name
         self.linktype = LINKTYPE_ETHERNET
+        self.waiting: list[Frame] = []
+        self._away = False
         self.socket = self._open(socket.SOCK_RAW)
         try:
-            hardware = self._hardware()
+            self._hardware_type = hardware = self._hardware()
             if hardware not in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK):
                 self.socket.close()
                 self.linktype = LINKTYPE_RAW
@@ -143,21 +191,45 @@ class _InterfaceSocket:
         self._buffer = bytearray(_LARGEST_FRAME)
         self._view = memoryview(self._buffer)
 
-    def read(self, frames: list[Frame]) -> None:
-        """Append what has come, up to a bound, so that every interface gets its turn."""
+    def read(self) -> list[Frame]:
+        """What has come, up to a bound, so that every interface gets its turn."""
+        frames: list[Frame] = []
         receive, buffer, view = self.socket.recvmsg_into, [self._buffer], self._view
         for _ in range(_FRAMES_AT_ONCE):
             try:
                 size, ancillary, _, _ = receive(buffer, _ANCILLARY_BYTES)
             except BlockingIOError:
-                return
+                break
             except OSError as error:
-                if error.errno in (errno.ENETDOWN, errno.ENXIO):  # told once; when it is up again, frames come again
-                    return
-                raise
+                if error.errno not in (errno.ENETDOWN, errno.ENXIO):
+                    raise
+                if not self._away:
+                    self._away = True
+                    log.warning(
+                        "interface is down or gone; what passes there meanwhile is not seen", interface=self.name
+                    )
+                break
             seconds, nanoseconds = _timespec.unpack(ancillary[0][2])
             at = seconds * 1_000_000_000 + nanoseconds
             frames.append(Frame(at, self.linktype, bytes(view[:size]), self.name))
+        return frames
+
+    def recover(self) -> None:
+        """When the interface is away: see whether it is back. The kernel lets go of one that is deleted for good."""
+        if not self._away:
+            return
+        try:
+            if self.socket.getsockname()[0] != self.name:
+                if self._hardware() != self._hardware_type:
+                    return
+                self._listen_to_all()
+                self.socket.bind((self.name, _ETH_P_ALL))
+            request = fcntl.ioctl(self.socket, _SIOCGIFFLAGS, struct.pack("16sH14x", self.name.encode(), 0))
+        except (OSError, SetupError):
+            return  # not yet
+        if struct.unpack("16sH14x", request)[1] & _IFF_UP:
+            self._away = False
+            log.info("interface is back", interface=self.name)
 
     def dropped(self) -> int:
         """Frames dropped since the last call; asking sets the kernel's counter back."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from typing import Final
 
 from epc_monitor.live import LiveCapture
 from epc_monitor.pipeline import Monitor
 from mobiscud.core.events import Event
 
-DROP_CHECK_S = 1.0
-"""How often the kernel is asked for frames that it dropped, while frames come."""
+DROP_CHECK_S: Final = 1.0
+"""How often the kernel is asked for frames that it dropped."""
 
 
 async def watch(capture: LiveCapture, monitor: Monitor) -> AsyncIterator[Event]:
@@ -24,5 +26,5 @@ async def watch(capture: LiveCapture, monitor: Monitor) -> AsyncIterator[Event]:
         if loop.time() - asked >= DROP_CHECK_S:
             asked = loop.time()
             for interface, count in capture.drops():
-                for event in monitor.dropped(count, interface, frames[-1].at):
+                for event in monitor.dropped(count, interface, time.time_ns()):
                     yield event
