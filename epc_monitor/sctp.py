@@ -24,6 +24,8 @@ _DATA, _INIT, _INIT_ACK, _SACK, _ABORT = 0, 1, 2, 3, 6
 _SHUTDOWN_ACK, _COOKIE_ECHO, _COOKIE_ACK, _SHUTDOWN_COMPLETE = 8, 10, 11, 14
 _ESTABLISHED = frozenset((_DATA, _COOKIE_ECHO, _COOKIE_ACK))
 _CLOSING = frozenset((_ABORT, _SHUTDOWN_ACK, _SHUTDOWN_COMPLETE))
+_MOST_WAYS = 64
+"""Pairs of addresses that one association is known by; who knows its tag could else show it under any address."""
 _REFLECTED = 1
 """T bit of ABORT and SHUTDOWN COMPLETE: the verification tag is the one that the peer's own packets carry."""
 
@@ -86,16 +88,30 @@ class Gap(NamedTuple):
     chunks: int
 
 
+class AssociationForgotten(NamedTuple):
+    """The association had to give way to a limit. It may well go on, and will then be met anew."""
+
+    association: Association
+
+
+Item = Message | AssociationDown | AssociationForgotten | Gap
+"""What a packet can complete."""
+
+
 class SctpLimits(NamedTuple):
-    """How much may be remembered."""
+    """How much may be remembered; ``octets`` is for messages that wait for a fragment or for an earlier message."""
 
     associations: int = 16384
     handshakes: int = 4096
     closed: int = 4096
+    octets: int = 64 << 20
 
 
 class SctpDecoder:
-    """Keeps the associations of one network. ``malformed`` counts packets that lied about their lengths."""
+    """Keeps the associations of one network.
+
+    ``malformed`` counts packets that lied about their lengths, ``evicted`` what had to give way to a limit.
+    """
 
     def __init__(self, port: int = S1AP_PORT, limits: SctpLimits | None = None) -> None:
         self.malformed = 0
@@ -107,8 +123,12 @@ class SctpDecoder:
         self._ends: dict[bytes, Association] = {}  # ports and addresses -> the association now between them
         self._handshakes: dict[bytes, tuple[Endpoint, int]] = {}  # ports and tag of an INIT -> its sender, first TSN
         self._closed: dict[bytes, None] = {}
+        self._unproven: dict[Association, None] = {}  # of handshakes that were not completed
+        self._associations: dict[Association, None] = {}
+        self._waiting: dict[Direction, tuple[Association, int]] = {}  # those that hold something back
+        self._octets = 0  # of all that is held back
 
-    def receive(self, packet: Packet) -> list[Message | AssociationDown | Gap]:
+    def receive(self, packet: Packet) -> list[Item]:
         """Take one SCTP packet; give what it completed."""
         payload = packet.payload
         if len(payload) < 16:
@@ -116,7 +136,7 @@ class SctpDecoder:
             return []
         if payload[0:2] != self._port and payload[2:4] != self._port:
             return []
-        out: list[Message | AssociationDown | Gap] = []
+        out: list[Item] = []
         found = self._paths.get(payload[:8] + packet.source + packet.destination)
         if found is None:
             found = self._find(packet, out)
@@ -142,6 +162,8 @@ class SctpDecoder:
                     self._deliver(association, sender, deliveries, out)
                 if direction.lost:
                     self._report_loss(association, direction, out)
+                if direction.weight != direction.weighed:
+                    self._weigh(association, sender, out)
             elif kind == _SACK and length >= 8:
                 other = association.directions[1 - sender]
                 if other.waiting:
@@ -149,6 +171,8 @@ class SctpDecoder:
                     self._deliver(association, 1 - sender, other.acknowledged(cumulative), out)
                     if other.lost:
                         self._report_loss(association, other, out)
+                    if other.weight != other.weighed:
+                        self._weigh(association, 1 - sender, out)
             elif kind in _CLOSING:
                 self._close(association)
                 out.append(AssociationDown(association, association.place))
@@ -157,9 +181,7 @@ class SctpDecoder:
         return out
 
     @staticmethod
-    def _deliver(
-        association: Association, sender: int, deliveries: list[Delivery], out: list[Message | AssociationDown | Gap]
-    ) -> None:
+    def _deliver(association: Association, sender: int, deliveries: list[Delivery], out: list[Item]) -> None:
         tag = association.directions[sender].tag
         for tsn, stream, ppid, data in deliveries:
             if ppid in _S1AP_PPIDS:
@@ -167,16 +189,36 @@ class SctpDecoder:
                 out.append(Message(association, sender, place, data))
 
     @staticmethod
-    def _report_loss(
-        association: Association, direction: Direction, out: list[Message | AssociationDown | Gap]
-    ) -> None:
+    def _report_loss(association: Association, direction: Direction, out: list[Item]) -> None:
         place = direction.tag + direction.lost_from.to_bytes(4, "big")
         out.append(Gap(association, place, direction.lost))
         direction.lost = 0
 
+    def _weigh(self, association: Association, sender: int, out: list[Item]) -> None:
+        """One end holds back more, or less, than before; when all is too much, who waits longest gives up."""
+        direction = association.directions[sender]
+        self._octets += direction.weight - direction.weighed
+        direction.weighed = direction.weight
+        if not direction.weight:
+            self._waiting.pop(direction, None)
+            return
+        self._waiting.setdefault(direction, (association, sender))
+        while self._octets > self._limits.octets:
+            oldest, (whose, end) = next(iter(self._waiting.items()))
+            self._stop_waiting(oldest)
+            self._deliver(whose, end, oldest.give_up(), out)
+            if oldest.lost:
+                self._report_loss(whose, oldest, out)
+            self.evicted += 1
+
+    def _stop_waiting(self, direction: Direction) -> None:
+        if self._waiting.pop(direction, None) is not None:
+            self._octets -= direction.weighed
+            direction.weighed = 0
+
     # --- which association is it -------------------------------------------------------------------------------------
 
-    def _find(self, packet: Packet, out: list[Message | AssociationDown | Gap]) -> tuple[Association, int] | None:
+    def _find(self, packet: Packet, out: list[Item]) -> tuple[Association, int] | None:
         """The association and sending end of a packet that comes by a new way; None if there is nothing to read."""
         payload = packet.payload
         kind, flags = payload[12], payload[13]
@@ -202,10 +244,10 @@ class SctpDecoder:
             self._register(association, sender, packet, out)
         return found
 
-    def _register(
-        self, association: Association, sender: int, packet: Packet, out: list[Message | AssociationDown | Gap]
-    ) -> None:
+    def _register(self, association: Association, sender: int, packet: Packet, out: list[Item]) -> None:
         """Remember the way this packet came; a predecessor between the same ends is over."""
+        if len(association.keys) >= _MOST_WAYS:
+            return
         ports, tag = packet.payload[:4], packet.payload[:8]
         key = tag + packet.source + packet.destination
         self._paths[key] = (association, sender)
@@ -222,9 +264,13 @@ class SctpDecoder:
                 self._close(predecessor)
                 out.append(AssociationDown(predecessor, predecessor.place))
             self._ends[ends] = association
-        while len(self._ends) > 2 * self._limits.associations:
-            self._forget(next(iter(self._ends.values())))
+        self._unproven.pop(association, None)
+        self._associations[association] = None
+        while len(self._associations) > self._limits.associations:
+            oldest = next(iter(self._associations))
+            self._forget(oldest)
             self.evicted += 1
+            out.append(AssociationForgotten(oldest))
 
     def _join(self, packet: Packet) -> tuple[Association, int]:
         """An association that was there before us: the other direction of one we know, or a new one."""
@@ -253,6 +299,7 @@ class SctpDecoder:
         self._handshakes[payload[2:4] + payload[0:2] + tag.to_bytes(4, "big")] = (sender, tsn)
         while len(self._handshakes) > self._limits.handshakes:
             del self._handshakes[next(iter(self._handshakes))]
+            self.evicted += 1
 
     def _init_ack(self, packet: Packet) -> None:
         payload = packet.payload
@@ -270,8 +317,9 @@ class SctpDecoder:
         association.directions[1].begin(tsn)
         self._name(association, 0, payload[2:4] + payload[0:2] + tag.to_bytes(4, "big"))
         self._name(association, 1, payload)
-        while len(self._tags) > 2 * self._limits.associations + self._limits.handshakes:
-            self._forget(next(iter(self._tags.values()))[0])
+        self._unproven[association] = None
+        while len(self._unproven) > self._limits.handshakes:
+            self._forget(next(iter(self._unproven)))
             self.evicted += 1
 
     def _close(self, association: Association) -> None:
@@ -283,6 +331,10 @@ class SctpDecoder:
             del self._closed[next(iter(self._closed))]
 
     def _forget(self, association: Association) -> None:
+        self._unproven.pop(association, None)
+        self._associations.pop(association, None)
+        for direction in association.directions:
+            self._stop_waiting(direction)
         for key in association.keys:
             self._paths.pop(key, None)
         for ends in _all_ends(association):

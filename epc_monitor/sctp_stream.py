@@ -12,7 +12,10 @@ _MOST_AHEAD = 4096
 _MOST_HELD = 256
 _MOST_FORGIVEN = 1024
 _MOST_FRAGMENTS = 1024
-_MOST_OCTETS = 4 << 20
+_MOST_OCTETS = 1 << 20
+_MOST_STREAMS = 1024
+_TSN_OCTETS = 96
+"""What a remembered TSN weighs."""
 
 _UNORDERED, _BEGIN, _END = 4, 2, 1
 _WHOLE = _BEGIN | _END
@@ -39,7 +42,8 @@ class Direction:
     """What one end has sent.
 
     ``tag`` is the verification tag its packets carry. ``lost`` counts chunks that were acknowledged but never seen,
-    beginning at ``lost_from``; who reads it sets it back to 0.
+    beginning at ``lost_from``; who reads it sets it back to 0. ``weight`` is about how many octets it holds back,
+    ``weighed`` belongs to who sums that up.
     """
 
     __slots__ = (
@@ -54,12 +58,16 @@ class Direction:
         "lost",
         "lost_from",
         "tag",
+        "weighed",
+        "weight",
     )
 
     def __init__(self) -> None:
         self.tag = b""
         self.lost = 0
         self.lost_from = 0
+        self.weight = 0
+        self.weighed = 0
         self._next: int | None = None  # the first TSN that has not been seen
         self._ahead: set[int] = set()  # those seen beyond it
         self._forgiven: set[int] = set()  # those given up, still welcome
@@ -94,9 +102,22 @@ class Direction:
             deliveries = [message]
         else:
             deliveries = self._in_order(ssn, message)
-        if len(self._ahead) > _MOST_AHEAD or len(self._held) > _MOST_HELD:
-            deliveries += self.acknowledged(max(self._ahead, key=self._distance))
+        if len(self._ahead) > _MOST_AHEAD or len(self._held) > _MOST_HELD or self._octets > _MOST_OCTETS:
+            deliveries += self.give_up()
+        if self._ahead or self._fragments or self.weight:
+            self._weigh()
         return deliveries
+
+    def give_up(self) -> list[Delivery]:
+        """Wait no longer for what is missing: it is lost, with all messages that it was a part of."""
+        deliveries = self.acknowledged(max(self._ahead, key=self._distance)) if self._ahead else []
+        self._fragments.clear()
+        self._octets = sum(len(message.data) for _, message in self._held.values())
+        self._weigh()
+        return deliveries
+
+    def _weigh(self) -> None:
+        self.weight = self._octets + _TSN_OCTETS * (len(self._ahead) + len(self._fragments))
 
     def acknowledged(self, tsn: int) -> list[Delivery]:
         """The peer has everything up to ``tsn``: what we have not seen of it, we never will."""
@@ -111,7 +132,9 @@ class Direction:
                 self._forgiven = missing if len(self._forgiven) > _MOST_FORGIVEN else self._forgiven | missing
         self._ahead -= seen
         self._advance((tsn + 1) & _MODULUS)
-        return self._release()
+        deliveries = self._release()
+        self._weigh()
+        return deliveries
 
     def _distance(self, tsn: int) -> int:
         """How far ``tsn`` is after the next expected one, in serial arithmetic (RFC 1982)."""
@@ -161,9 +184,13 @@ class Direction:
         ahead = (ssn - expected) & 0xFFFF
         if self._ahead and 0 < ahead < 0x8000:
             self._held[message.tsn] = (ssn, message)
+            self._octets += len(message.data)
             return []
         if ahead < 0x8000:
             self._streams[message.stream] = (ssn + 1) & 0xFFFF
+            if len(self._streams) > _MOST_STREAMS:
+                del self._streams[next(iter(self._streams))]
+                self._from_start = False
         return [message, *self._release()] if self._held else [message]
 
     def _release(self) -> list[Delivery]:
@@ -173,6 +200,7 @@ class Direction:
             ssn, message = self._held[tsn]
             if ssn == self._streams.get(message.stream) or self._distance(tsn) >= _HALF:
                 del self._held[tsn]
+                self._octets -= len(message.data)
                 self._streams[message.stream] = (ssn + 1) & 0xFFFF
                 released.append(message)
         return released
@@ -195,6 +223,6 @@ class Direction:
             data = b"".join(part.data for part in parts)
             self._octets -= len(data)
             return Delivery(first, parts[0].stream, parts[0].ppid, data)
-        while len(fragments) > _MOST_FRAGMENTS or self._octets > _MOST_OCTETS:
+        while len(fragments) > _MOST_FRAGMENTS or (fragments and self._octets > _MOST_OCTETS):
             self._octets -= len(fragments.pop(next(iter(fragments))).data)
         return None

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 
 from epc_monitor.frames import SCTP, Packet
-from epc_monitor.sctp import AssociationDown, Gap, Message, SctpDecoder, SctpLimits
+from epc_monitor.sctp import AssociationDown, AssociationForgotten, Gap, Item, Message, SctpDecoder, SctpLimits
 
 ENB, ENB_2, MME, MME_2 = (bytes((10, 0, 0, last)) for last in (11, 12, 2, 3))
 ENB_PORT, MME_PORT = 40000, 36412
@@ -58,11 +58,11 @@ def handshake(
     ]
 
 
-def run(decoder: SctpDecoder, packets: Iterable[Packet]) -> list[Message | AssociationDown | Gap]:
+def run(decoder: SctpDecoder, packets: Iterable[Packet]) -> list[Item]:
     return [item for packet in packets for item in decoder.receive(packet)]
 
 
-def texts(items: Iterable[Message | AssociationDown | Gap]) -> list[bytes]:
+def texts(items: Iterable[Item]) -> list[bytes]:
     return [item.payload for item in items if isinstance(item, Message)]
 
 
@@ -263,3 +263,66 @@ def test_everything_is_bounded() -> None:
     assert len(direction._ahead) <= 4097
     assert len(direction._held) <= 257
     assert len(direction._fragments) <= 1025
+
+
+def test_what_gives_way_is_told_and_met_anew() -> None:
+    decoder = SctpDecoder(limits=SctpLimits(associations=1))
+    [first] = run(decoder, [up(data(TSN, b"a"), port=1111, tag=1)])
+    forgotten, other = run(decoder, [up(data(TSN, b"b"), port=2222, tag=2)])
+    assert isinstance(forgotten, AssociationForgotten)
+    assert forgotten.association is first.association
+    assert texts([other]) == [b"b"]
+    again = run(decoder, [up(data(TSN + 1, b"c", ssn=1), port=1111, tag=1)])
+    assert texts(again) == [b"c"]
+    assert again[-1].association is not first.association
+
+
+def test_handshakes_without_traffic_displace_nobody() -> None:
+    decoder = SctpDecoder(limits=SctpLimits(associations=2, handshakes=10))
+    run(decoder, handshake())
+    for port in range(1024, 1224):
+        run(decoder, [up(init(1, port, 0), tag=0, port=port), down(init(2, port, 0), tag=port, port=port)])
+    assert decoder.evicted == 190
+    assert texts(run(decoder, [up(data(TSN, b"still"))])) == [b"still"]
+    assert len(decoder._tags) <= 2 * 12
+
+
+def test_who_knows_the_tag_cannot_be_everywhere() -> None:
+    decoder = begun()
+    for i in range(1000):
+        source = bytes((172, 16, i >> 8, i & 255))
+        assert texts(run(decoder, [up(data(TSN + i, b"x", ssn=i), source=source)])) == [b"x"]
+    association = next(iter(decoder._associations))
+    assert len(association.ends[0].addresses) <= 64
+    assert len(decoder._paths) <= 64
+
+
+def test_waiting_is_bounded_over_all_associations() -> None:
+    decoder = SctpDecoder(limits=SctpLimits(octets=100_000))
+    items = []
+    for port in range(1024, 1124):
+        packets = [up(data(TSN, b"0"), tag=port, port=port)]
+        packets += [up(data(TSN + 1 + i, bytes(1000), ssn=1 + i), tag=port, port=port) for i in range(1, 20)]
+        items += run(decoder, packets)
+    assert decoder.evicted >= 90
+    assert decoder._octets <= 100_000
+    assert sum(isinstance(item, Gap) for item in items) == decoder.evicted
+    held = sum(direction.weight for association in decoder._associations for direction in association.directions)
+    assert held == decoder._octets
+    assert len(texts(items)) == 100 + 19 * decoder.evicted
+
+
+def test_what_waited_is_forgotten_with_its_association() -> None:
+    decoder = begun()
+    run(decoder, [up(data(TSN, b"0")), up(data(TSN + 2, b"2", ssn=2)), up(data(TSN + 3, b"part", flags=2))])
+    assert decoder._octets > 0
+    run(decoder, [up(chunk(6, 0, b""))])
+    assert (decoder._octets, decoder._waiting) == (0, {})
+
+
+def test_streams_without_number() -> None:
+    decoder = begun()
+    for i in range(5000):
+        assert texts(run(decoder, [up(data(TSN + i, b"x", stream=i))])) == [b"x"]
+    [association] = decoder._associations
+    assert len(association.directions[0]._streams) <= 1024
