@@ -180,14 +180,9 @@ class Registry:
             return
         if stranger.imsi is None and not stranger.sessions:
             self._merge(stranger, ue)
-        connection.ue = ue
-        stranger.legs.pop(connection, None)
-        ue.legs[connection] = None
+        else:
+            self._hand_over(connection, ue)
         self.make_current(connection)
-        if stranger.connection is connection:
-            stranger.connection = None
-        if stranger.imsi is None and not stranger.legs:
-            self.forget(stranger)
         if connection.s_tmsi is not None:
             self.own_s_tmsi(ue, connection.association.mme, connection.s_tmsi)
         self._doubts.known(connection, ue)
@@ -207,7 +202,20 @@ class Registry:
             return
         self.identify(connection, self.by_imsi(imsi))
 
+    @staticmethod
+    def _hand_over(connection: S1Connection, ue: Ue) -> None:
+        """A leg was taken for another UE's."""
+        before = connection.ue
+        del before.legs[connection]
+        if before.connection is connection:
+            before.connection = None
+        connection.ue = ue
+        ue.legs[connection] = None
+
     def _merge(self, stranger: Ue, ue: Ue) -> None:
+        """All that was the stranger's is this UE's."""
+        for leg in tuple(stranger.legs):
+            self._hand_over(leg, ue)
         for tunnel in tuple(stranger.tunnels):
             self.own_tunnel(ue, tunnel)
         for node, s_tmsi in tuple(stranger.s_tmsis):
@@ -221,6 +229,7 @@ class Registry:
         ue.connected = ue.connected or stranger.connected
         if ue.registered is None:
             ue.registered = stranger.registered
+        self.forget(stranger)
         if stranger.named:
             self._facts.about(ue, UeIdentified, previous_ue=stranger.key)
 
