@@ -90,9 +90,16 @@ class UeLeft:
 
 @dataclass(frozen=True, slots=True)
 class PvmSeen:
-    """The PVM runs in ``cloudlet`` (None: nowhere), says the controller that knows."""
+    """The PVM runs in ``cloudlet``, says the controller there."""
 
-    cloudlet: CloudletId | None
+    cloudlet: CloudletId
+
+
+@dataclass(frozen=True, slots=True)
+class PvmGone:
+    """The PVM no longer runs in ``cloudlet``, or could not be started there."""
+
+    cloudlet: CloudletId
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +202,7 @@ Input = (
     | UeWentIdle
     | UeLeft
     | PvmSeen
+    | PvmGone
     | DetourAsked
     | MoveAsked
     | MoveRefused
@@ -231,11 +239,11 @@ def read(event: UeEvent, cloudlet_of: Mapping[int, CloudletId]) -> Input | None:
             return UeWentIdle()
         case UeDetached():
             return UeLeft()
-        case PvmStarted() | PvmMigrated():
-            return PvmSeen(event.to_cloudlet)
-        case PvmMigrationFailed():
-            return PvmSeen(event.from_cloudlet)
-        case PvmStopped():
-            return PvmSeen(None)
+        case PvmStarted(to_cloudlet=cloudlet) | PvmMigrated(to_cloudlet=cloudlet):
+            return PvmSeen(cloudlet) if cloudlet else None
+        case PvmMigrationFailed(from_cloudlet=cloudlet):
+            return PvmSeen(cloudlet) if cloudlet else None
+        case PvmStopped(from_cloudlet=cloudlet):
+            return PvmGone(cloudlet) if cloudlet else None
         case _:
             return None

@@ -10,14 +10,16 @@ A handover from here (c1) to c2, seen from both sides::
 
 The target leads: it makes its own rules stand, tells the source (``AskDetour``), and asks for the PVM when the
 policy wants it (``AskMove``). The source flips the downlink when the UE has arrived, and not before it knows that
-the target is ready (paper, figures 3 and 4).
+the target is ready (paper, figures 3 and 4). While the PVM starts or moves, where the UE goes is only noted; once it
+is certain where the PVM is, ``_settle`` and ``_unsettle`` find the phase that fits.
+
+Every controller hears of every UE, so all agree that the PVM of a UE that nobody has is started where it arrives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any, Final
 
 from mobiscud.controller.inputs import (
@@ -35,16 +37,18 @@ from mobiscud.controller.inputs import (
     MoveFailed,
     MoveRefused,
     MoveSucceeded,
+    PvmGone,
     PvmRefused,
     PvmRunning,
     PvmSeen,
     StaysThere,
-    Tunnels,
     UeArrived,
     UeLeft,
     UeWentIdle,
 )
+from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, set_path
 from mobiscud.core.commands import (
+    AbortMove,
     Announce,
     AskDetour,
     AskMove,
@@ -59,7 +63,6 @@ from mobiscud.core.commands import (
     TellStays,
     Wait,
 )
-from mobiscud.core.edge import PathSpec, Pvm
 from mobiscud.core.events import (
     OffloadActivated,
     OffloadEvent,
@@ -74,50 +77,9 @@ from mobiscud.core.events import (
 )
 from mobiscud.core.ids import CloudletId
 
-
-class Phase(StrEnum):
-    """What this cloudlet is to the UE."""
-
-    AWAY = "away"  # neither the UE nor its PVM is here
-    STARTING = "starting"  # the UE is here, its PVM is being started here
-    SERVING = "serving"  # both are here
-    PREPARED = "prepared"  # the UE may come, its PVM is elsewhere, our rules stand
-    DETOURED = "detoured"  # the UE is here, its PVM elsewhere
-    PULLING = "pulling"  # the UE is here, its PVM is on the way to us
-    LENDING = "lending"  # the PVM is here, the UE at another cloudlet
-    PUSHING = "pushing"  # the PVM is leaving for where the UE is
-    PARKED = "parked"  # the PVM is here, the UE idle, or at a cell without cloudlet
-
-
-NO_TUNNELS: Final = Tunnels()
-
-
-@dataclass(frozen=True, slots=True)
-class UeRecord:
-    """What the controller of ``here`` knows of one UE."""
-
-    pvm: Pvm
-    here: CloudletId
-    follow: bool = True
-    phase: Phase = Phase.AWAY
-    ue_ip: str | None = None
-    ue_at: CloudletId | None = None
-    pvm_at: CloudletId | None = None
-    tunnels: Tunnels = NO_TUNNELS
-    """Those through an eNodeB of this cloudlet, current or expected."""
-    expected: Tunnels | None = None
-    """Those of a handover between two eNodeBs of this cloudlet, before it is done."""
-    ready: CloudletId | None = None
-    """The cloudlet whose rules stand for the detour."""
-    moving_to: CloudletId | None = None
-    halted_at: int | None = None
-    landed_at: int | None = None
-    token: int = 0
-    """Counts the UE's arrivals, so that an old dwell timer means nothing."""
-
-
 Result = tuple[UeRecord, tuple[Command, ...]]
 Step = Callable[[UeRecord, Any], Result]
+Arrival = UeArrived | HandoverDone
 
 
 def step(record: UeRecord, happened: Input) -> Result | None:
@@ -126,62 +88,99 @@ def step(record: UeRecord, happened: Input) -> Result | None:
     return None if row is None else row(record, happened)
 
 
-# The UE comes ----------------------------------------------------------------------------------------------------
+# Where things are ------------------------------------------------------------------------------------------------
 
 
-def _arrive(r: UeRecord, i: UeArrived | HandoverDone) -> Result:
-    """The UE is at a cell; our own, or another's."""
-    r = replace(r, ue_at=i.cloudlet, ue_ip=i.ue_ip or r.ue_ip, expected=None, token=r.token + 1)
-    if i.cloudlet != r.here:
-        return replace(r, phase=Phase.AWAY), ()
-    r = replace(r, tunnels=i.tunnels)
-    if r.ue_ip is None or r.tunnels.downlink is None:
-        return r, ()
-    if r.pvm_at is None:
-        return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm),)
-    if r.pvm_at == r.here:
-        return _serve(r, OffloadActivated)
-    return _detour(r)
-
-
-def _serve(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
-    """UE and PVM are both here."""
-    r = replace(r, phase=Phase.SERVING, ready=None, moving_to=None)
-    return r, (_path(r, announce),)
-
-
-def _detour(r: UeRecord) -> Result:
-    """The UE is here, the PVM is not: over the inter-cloudlet link, until it has followed."""
-    pvm_at = _known(r.pvm_at)
-    r = replace(r, phase=Phase.DETOURED)
-    follow = (Wait(r.token),) if r.follow else ()
-    return r, (_path(r, OffloadActivated), AskDetour(pvm_at), *follow)
+def _placed(r: UeRecord, i: Arrival) -> UeRecord:
+    """The UE is at a cell; ours, another cloudlet's, or nobody's."""
+    return replace(
+        r,
+        registered=True,
+        ue_ip=i.ue_ip or r.ue_ip,
+        ue_at=i.cloudlet,
+        pvm_at=r.pvm_at or i.cloudlet,
+        tunnels=i.tunnels if i.cloudlet == r.here else NO_TUNNELS,
+        expected=None,
+        token=r.token + 1,
+    )
 
 
 def _settle(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
     """The PVM is here for certain, and for now stays: our phase follows from where the UE is."""
+    r = replace(r, pvm_at=r.here, moving_to=None, halted_at=None, landed_at=None)
+    if not r.registered:
+        return _stop(r)
     if r.ue_at is None:
         return _park(r, None)
     if r.ue_at == r.here:
-        return _serve(r, announce)
+        return replace(r, phase=Phase.SERVING, ready=None), (set_path(r, announce),)
     r = replace(r, phase=Phase.LENDING)
     return _redirect(r) if r.ready == r.ue_at else (r, ())
 
 
+def _unsettle(r: UeRecord, announce: type[OffloadEvent] | None, *, again: bool = False) -> Result:
+    """The PVM is not here: a UE that is here reaches it over the inter-cloudlet link, until it has followed."""
+    r = replace(r, ready=None, moving_to=None, halted_at=None, landed_at=None)
+    if r.ue_at != r.here or r.pvm_at is None:
+        return replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None), (SetPath(None, OffloadRemoved),)
+    r = replace(r, phase=Phase.DETOURED)
+    follow = (Wait(r.token, again),) if r.follow else ()
+    return r, (set_path(r, announce), AskDetour(_known(r.pvm_at)), *follow)
+
+
+def _redirect(r: UeRecord) -> Result:
+    """Flip the downlink to the target, whose rules stand; then let go of what led to the old eNodeB."""
+    flipped = set_path(r, OffloadMoved, ue_at=r.ue_at)
+    r = replace(r, tunnels=NO_TUNNELS)
+    return r, (flipped, set_path(r, None, ue_at=r.ue_at))
+
+
+def _park(r: UeRecord, i: Any) -> Result:
+    """The PVM waits; what it sends leaves by the core, so that the S-GW pages."""
+    r = replace(r, phase=Phase.PARKED, ue_at=None, tunnels=NO_TUNNELS, ready=None, expected=None)
+    return r, (SetPath(None, OffloadRemoved),)
+
+
+def _stop(r: UeRecord) -> Result:
+    """The UE has left, and the PVM is here: neither rules nor PVM stay."""
+    gone = UeRecord(r.pvm, r.here, r.follow, token=r.token)
+    return gone, (SetPath(None, OffloadRemoved), StopPvm(r.pvm), Announce(PvmStopped, from_cloudlet=r.here))
+
+
+def _known(cloudlet: CloudletId | None) -> CloudletId:
+    """What the phase guarantees."""
+    if cloudlet is None:
+        raise ValueError("the phase says that this cloudlet is known")
+    return cloudlet
+
+
+# The UE comes ----------------------------------------------------------------------------------------------------
+
+
+def _arrive(r: UeRecord, i: Arrival) -> Result:
+    """AWAY: the UE is connected, here or elsewhere."""
+    r = _placed(r, i)
+    if r.ue_at != r.here or r.ue_ip is None or r.tunnels.downlink is None:
+        return r, ()
+    if r.pvm_at == r.here:
+        return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm),)
+    return _unsettle(r, OffloadActivated)
+
+
 def _running(r: UeRecord, i: PvmRunning) -> Result:
-    r, commands = _settle(replace(r, pvm_at=r.here), OffloadActivated)
+    r, commands = _settle(r, OffloadActivated)
     return r, (Announce(PvmStarted, to_cloudlet=r.here), *commands)
 
 
 def _not_running(r: UeRecord, i: PvmRefused) -> Result:
     """Its traffic stays on the core."""
-    return replace(r, phase=Phase.AWAY), (Announce(PvmStopped, from_cloudlet=r.here, reason=i.reason),)
+    r = replace(r, phase=Phase.AWAY, pvm_at=None, ready=None)
+    return r, (Announce(PvmStopped, from_cloudlet=r.here, reason=i.reason),)
 
 
-def _note_place(r: UeRecord, i: UeArrived | HandoverDone) -> Result:
+def _note_place(r: UeRecord, i: Arrival) -> Result:
     """STARTING or PULLING: the PVM still comes here; where its traffic goes then is decided then."""
-    tunnels = i.tunnels if i.cloudlet == r.here else NO_TUNNELS
-    return replace(r, ue_at=i.cloudlet, ue_ip=i.ue_ip or r.ue_ip, tunnels=tunnels, token=r.token + 1), ()
+    return _placed(r, i), ()
 
 
 def _note_idle(r: UeRecord, i: UeWentIdle) -> Result:
@@ -189,24 +188,34 @@ def _note_idle(r: UeRecord, i: UeWentIdle) -> Result:
     return replace(r, ue_at=None, tunnels=NO_TUNNELS), (SetPath(None, OffloadRemoved),)
 
 
+def _note_left(r: UeRecord, i: UeLeft) -> Result:
+    """The same for a UE that detached; whoever then has the PVM stops it."""
+    r = replace(r, registered=False, ue_at=None, tunnels=NO_TUNNELS)
+    return r, (SetPath(None, OffloadRemoved),)
+
+
 # The UE may come -------------------------------------------------------------------------------------------------
 
 
 def _expect(r: UeRecord, i: HandoverExpected) -> Result:
     """Make our rules stand, then let the source know."""
-    pvm_at, ue_ip = r.pvm_at, i.ue_ip or r.ue_ip
-    if i.cloudlet != r.here or pvm_at is None or ue_ip is None:
+    ue_ip = i.ue_ip or r.ue_ip
+    if i.cloudlet != r.here or r.pvm_at is None or ue_ip is None:
         return r, ()
     r = replace(r, phase=Phase.PREPARED, ue_ip=ue_ip, tunnels=i.tunnels)
-    return r, (_path(r, OffloadPrepared), AskDetour(pvm_at))
+    return _prepare(r)
+
+
+def _prepare(r: UeRecord) -> Result:
+    return r, (set_path(r, OffloadPrepared), AskDetour(_known(r.pvm_at)))
 
 
 def _expect_back(r: UeRecord, i: HandoverExpected) -> Result:
-    """The UE may come back to where its PVM still is."""
+    """LENDING: the UE may come back to where its PVM still is."""
     if i.cloudlet != r.here:
         return r, ()
     r = replace(r, tunnels=i.tunnels)
-    return r, (_path(r, OffloadPrepared, ue_at=r.ue_at),)
+    return r, (set_path(r, OffloadPrepared, ue_at=r.ue_at),)
 
 
 def _expect_inside(r: UeRecord, i: HandoverExpected) -> Result:
@@ -214,20 +223,17 @@ def _expect_inside(r: UeRecord, i: HandoverExpected) -> Result:
     if i.cloudlet != r.here:
         return r, ()
     r = replace(r, expected=i.tunnels)
-    return r, (_path(r, OffloadPrepared),)
+    return r, (set_path(r, OffloadPrepared),)
 
 
 def _not_coming(r: UeRecord, i: Any) -> Result:
-    return replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS), (SetPath(None, OffloadRemoved),)
+    r = replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None)
+    return r, (SetPath(None, OffloadRemoved),)
 
 
-def _come(r: UeRecord, i: UeArrived | HandoverDone) -> Result:
+def _come(r: UeRecord, i: Arrival) -> Result:
     """PREPARED or DETOURED: the UE is here, or it went elsewhere."""
-    if i.cloudlet != r.here:
-        r, commands = _not_coming(r, i)
-        return replace(r, ue_at=i.cloudlet), commands
-    r = replace(r, ue_at=r.here, ue_ip=i.ue_ip or r.ue_ip, tunnels=i.tunnels, expected=None, token=r.token + 1)
-    return _detour(r)
+    return _unsettle(_placed(r, i), OffloadActivated)
 
 
 def _stay_inside(r: UeRecord, i: HandoverOff) -> Result:
@@ -235,52 +241,22 @@ def _stay_inside(r: UeRecord, i: HandoverOff) -> Result:
     if r.expected is None:
         return replace(r, ready=None), ()
     r = replace(r, expected=None)
-    return r, (_path(r, None),)
+    return r, (set_path(r, None),)
 
 
 def _stay_away(r: UeRecord, i: HandoverOff) -> Result:
     r = replace(r, tunnels=NO_TUNNELS)
-    return r, (_path(r, None, ue_at=r.ue_at),)
+    return r, (set_path(r, None, ue_at=r.ue_at),)
 
 
 # The UE goes -----------------------------------------------------------------------------------------------------
 
 
-def _leave(r: UeRecord, i: UeArrived | HandoverDone) -> Result:
-    """SERVING: to another eNodeB of ours, to another cloudlet, or to a cell that has none."""
-    if i.cloudlet == r.here:
-        r = replace(r, tunnels=i.tunnels, ue_ip=i.ue_ip or r.ue_ip, expected=None, token=r.token + 1)
-        return r, (_path(r, OffloadMoved),)
-    return _lend(replace(r, ue_ip=i.ue_ip or r.ue_ip, expected=None), i)
-
-
-def _lend(r: UeRecord, i: UeArrived | HandoverDone) -> Result:
-    """The PVM is here and stays for now; where the UE is, its traffic goes."""
-    if i.cloudlet is None:
-        return _park(replace(r, ue_at=None), i)
-    r = replace(r, phase=Phase.LENDING, ue_at=i.cloudlet)
-    return _redirect(r) if r.ready == i.cloudlet else (r, ())
-
-
-def _redirect(r: UeRecord) -> Result:
-    """Flip the downlink to the target, whose rules stand; then let go of what led to the old eNodeB."""
-    flipped = _path(r, OffloadMoved, ue_at=r.ue_at)
-    r = replace(r, tunnels=NO_TUNNELS)
-    return r, (flipped, _path(r, None, ue_at=r.ue_at))
-
-
-def _come_back(r: UeRecord, i: UeArrived | HandoverDone) -> Result:
-    """LENDING or PARKED: the UE is here again, or at yet another cloudlet."""
-    if i.cloudlet != r.here:
-        return _lend(r, i)
-    r = replace(r, ue_at=r.here, ue_ip=i.ue_ip or r.ue_ip, tunnels=i.tunnels, token=r.token + 1)
-    return _serve(r, OffloadMoved)
-
-
-def _park(r: UeRecord, i: Any) -> Result:
-    """The PVM waits; what it sends leaves by the core, so that the S-GW pages."""
-    r = replace(r, phase=Phase.PARKED, tunnels=NO_TUNNELS, ready=None, expected=None)
-    return r, (SetPath(None, OffloadRemoved),)
+def _move(r: UeRecord, i: Arrival) -> Result:
+    """SERVING, LENDING or PARKED: the UE is at a cell of ours, of another cloudlet, or of none."""
+    tunnels = r.tunnels  # those that lead to the old eNodeB go last
+    r = _placed(r, i)
+    return _settle(r if r.ue_at == r.here else replace(r, tunnels=tunnels), OffloadMoved)
 
 
 def _go_idle(r: UeRecord, i: UeWentIdle) -> Result:
@@ -289,11 +265,10 @@ def _go_idle(r: UeRecord, i: UeWentIdle) -> Result:
 
 
 def _forget(r: UeRecord, i: UeLeft) -> Result:
-    """Detached: neither rules nor PVM stay."""
-    was_here = r.pvm_at == r.here
-    gone = UeRecord(r.pvm, r.here, r.follow)
-    if was_here:
-        return gone, (SetPath(None, OffloadRemoved), StopPvm(r.pvm), Announce(PvmStopped, from_cloudlet=r.here))
+    """Detached. What others know of the PVM they say when it is gone."""
+    if r.pvm_at == r.here:
+        return _stop(r)
+    gone = UeRecord(r.pvm, r.here, r.follow, token=r.token)
     return gone, (SetPath(None, OffloadRemoved),) if r.phase is not Phase.AWAY else ()
 
 
@@ -325,29 +300,35 @@ def _refuse_move(r: UeRecord, i: MoveAsked) -> Result:
 def _halt(r: UeRecord, i: Halted) -> Result:
     """The switch-over: the target flips; what still reaches us for the PVM goes after it."""
     to = _known(r.moving_to)
-    after = (_path(r, None, ue_at=r.ue_at, pvm_at=to),) if r.ue_at else ()
+    r = replace(r, pvm_at=to)
+    after = (set_path(r, None, ue_at=r.ue_at),) if r.ue_at else ()
     return r, (TellHalted(to, i.at), *after)
 
 
 def _pushed(r: UeRecord, i: MoveSucceeded) -> Result:
-    told = TellMoved(_known(r.moving_to), i.total_ms)
-    r = replace(r, phase=Phase.AWAY, pvm_at=r.moving_to, moving_to=None, ready=None, tunnels=NO_TUNNELS)
-    return r, (told, SetPath(None, OffloadRemoved))
+    """It is the target's now. A UE that has come back here meanwhile makes us ask for it."""
+    to = _known(r.moving_to)
+    r, commands = _unsettle(replace(r, pvm_at=to), OffloadActivated)
+    return r, (TellMoved(to, i.total_ms), *commands)
 
 
 def _push_failed(r: UeRecord, i: MoveFailed) -> Result:
     """It runs here: the path comes back to it."""
     to = _known(r.moving_to)
-    r, commands = _settle(replace(r, moving_to=None), OffloadMoved)
+    r, commands = _settle(r, OffloadMoved)
     failed = Announce(PvmMigrationFailed, from_cloudlet=r.here, to_cloudlet=to, reason=i.reason)
     return r, (*commands, TellStays(to, i.reason), failed)
 
 
-def _moved_while_pushing(r: UeRecord, i: UeArrived | HandoverDone) -> Result:
-    tunnels = i.tunnels if i.cloudlet == r.here else NO_TUNNELS
-    r = replace(r, ue_at=i.cloudlet, ue_ip=i.ue_ip or r.ue_ip, tunnels=tunnels)
-    reachable = i.cloudlet is not None and i.cloudlet in (r.here, r.ready)
-    return r, (_path(r, OffloadMoved, ue_at=r.ue_at),) if reachable else ()
+def _moved_while_pushing(r: UeRecord, i: Arrival) -> Result:
+    """The UE has gone on, or come back: the migration is in vain. Too late to end it: the PVM follows from there."""
+    to = r.moving_to
+    r = _placed(r, i)
+    vain = () if r.ue_at == to else (AbortMove(r.pvm),)
+    if r.ue_at is None:
+        return r, (SetPath(None, OffloadRemoved), *vain)
+    reachable = r.ue_at in (r.here, r.ready)
+    return r, (set_path(r, OffloadMoved, ue_at=r.ue_at), *vain) if reachable else vain
 
 
 # The target's part -----------------------------------------------------------------------------------------------
@@ -360,8 +341,9 @@ def _pull(r: UeRecord, i: Dwelled) -> Result:
     return r, (AskMove(_known(r.pvm_at)),)
 
 
-def _pull_later(r: UeRecord, i: MoveRefused) -> Result:
-    return replace(r, phase=Phase.DETOURED), (Wait(r.token, again=True),)
+def _pull_later(r: UeRecord, i: MoveRefused | StaysThere) -> Result:
+    """The PVM is where it was, and so is the detour."""
+    return _unsettle(r, OffloadMoved, again=True)
 
 
 def _halted_there(r: UeRecord, i: HaltedThere) -> Result:
@@ -375,70 +357,63 @@ def _landed(r: UeRecord, i: Landed) -> Result:
 
 
 def _flip(r: UeRecord, *, done: bool) -> Result:
-    return r, () if done or r.ue_at != r.here else (_path(r, OffloadMoved, pvm_at=r.here),)
+    if done or r.ue_at is None:
+        return r, ()
+    return r, (set_path(r, OffloadMoved, ue_at=r.ue_at, pvm_at=r.here),)
 
 
 def _pulled(r: UeRecord, i: MovedHere) -> Result:
     downtime = (r.landed_at - r.halted_at) / 1e6 if r.landed_at and r.halted_at else None
     moved = Announce(PvmMigrated, r.pvm_at, r.here, downtime, i.total_ms)
     flipped = r.landed_at is not None or r.halted_at is not None
-    r = replace(r, pvm_at=r.here, halted_at=None, landed_at=None)
     r, commands = _settle(r, None if flipped else OffloadMoved)
-    return r, (*commands, moved)
+    return r, (moved, *commands)
 
 
-def _pull_failed(r: UeRecord, i: StaysThere) -> Result:
-    """The PVM is where it was, and so is the detour."""
-    r = replace(r, phase=Phase.DETOURED, halted_at=None, landed_at=None)
-    if r.ue_at != r.here:
-        return _not_coming(r, i)
-    return r, (_path(r, OffloadMoved), Wait(r.token, again=True))
-
-
-def _pvm_elsewhere(r: UeRecord, i: PvmSeen) -> Result:
-    """DETOURED: the PVM is at another cloudlet than we thought; the detour leads there."""
-    if i.cloudlet is None:
-        return _not_coming(replace(r, pvm_at=None), i)
-    if i.cloudlet in (r.here, r.pvm_at):
-        return replace(r, pvm_at=i.cloudlet), ()
-    return _detour(replace(r, pvm_at=i.cloudlet))
+# What is heard of the PVM ----------------------------------------------------------------------------------------
 
 
 def _pvm_seen(r: UeRecord, i: PvmSeen) -> Result:
     return replace(r, pvm_at=i.cloudlet), ()
 
 
-def _known(cloudlet: CloudletId | None) -> CloudletId:
-    """What the phase guarantees."""
-    if cloudlet is None:
-        raise ValueError("the phase says that this cloudlet is known")
-    return cloudlet
+def _pvm_gone(r: UeRecord, i: PvmGone) -> Result:
+    return (replace(r, pvm_at=None) if i.cloudlet == r.pvm_at else r), ()
 
 
-def _path(
-    r: UeRecord,
-    announce: type[OffloadEvent] | None,
-    *,
-    ue_at: CloudletId | None = None,
-    pvm_at: CloudletId | None = None,
-) -> SetPath:
-    """The path of a UE that is here (or at ``ue_at``) to its PVM."""
-    if r.ue_ip is None:
-        raise ValueError("a UE without address has no path")
-    ue_at = ue_at or r.here
-    pvm_at = pvm_at or r.pvm_at or r.here
-    uplinks = r.tunnels.uplinks + (r.expected.uplinks if r.expected else ())
-    path = PathSpec(r.ue_ip, r.pvm, pvm_at, ue_at, uplinks, r.tunnels.downlink)
-    elsewhere = next((c for c in (pvm_at, ue_at) if c != r.here), None)
-    return SetPath(path, announce, elsewhere or "local")
+def _prepared_for_another(r: UeRecord, i: PvmSeen) -> Result:
+    """PREPARED: the PVM is at another cloudlet than we thought."""
+    return (r, ()) if i.cloudlet == r.pvm_at else _prepare(replace(r, pvm_at=i.cloudlet))
+
+
+def _prepared_for_none(r: UeRecord, i: PvmGone) -> Result:
+    return _not_coming(replace(r, pvm_at=None), i) if i.cloudlet == r.pvm_at else (r, ())
+
+
+def _detour_elsewhere(r: UeRecord, i: PvmSeen) -> Result:
+    """DETOURED: the detour leads to where the PVM is."""
+    if i.cloudlet in (r.here, r.pvm_at):
+        return r, ()
+    return _unsettle(replace(r, pvm_at=i.cloudlet), OffloadMoved)
+
+
+def _start_after_all(r: UeRecord, i: PvmGone) -> Result:
+    """DETOURED: a PVM that is nowhere is started where its user is."""
+    if i.cloudlet != r.pvm_at:
+        return r, ()
+    r = replace(r, phase=Phase.STARTING, pvm_at=r.here)
+    return r, (SetPath(None, OffloadRemoved), StartPvm(r.pvm))
 
 
 TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.AWAY, UeArrived): _arrive,
     (Phase.AWAY, HandoverDone): _arrive,
     (Phase.AWAY, HandoverExpected): _expect,
-    (Phase.AWAY, PvmSeen): _pvm_seen,
+    (Phase.AWAY, UeWentIdle): _go_idle,
     (Phase.AWAY, UeLeft): _forget,
+    (Phase.AWAY, PvmSeen): _pvm_seen,
+    (Phase.AWAY, PvmGone): _pvm_gone,
+    (Phase.AWAY, MovedHere): _pulled,
     (Phase.AWAY, DetourAsked): _refuse_detour,
     (Phase.AWAY, MoveAsked): _refuse_move,
     (Phase.STARTING, PvmRunning): _running,
@@ -446,63 +421,72 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.STARTING, UeArrived): _note_place,
     (Phase.STARTING, HandoverDone): _note_place,
     (Phase.STARTING, UeWentIdle): _note_idle,
+    (Phase.STARTING, UeLeft): _note_left,
     (Phase.STARTING, DetourAsked): _ready,
     (Phase.STARTING, MoveAsked): _refuse_move,
-    (Phase.STARTING, UeLeft): _forget,
-    (Phase.SERVING, UeArrived): _leave,
+    (Phase.SERVING, UeArrived): _move,
     (Phase.SERVING, HandoverExpected): _expect_inside,
-    (Phase.SERVING, HandoverDone): _leave,
+    (Phase.SERVING, HandoverDone): _move,
     (Phase.SERVING, HandoverOff): _stay_inside,
-    (Phase.SERVING, DetourAsked): _ready,
-    (Phase.SERVING, MoveAsked): _refuse_move,
     (Phase.SERVING, UeWentIdle): _park,
     (Phase.SERVING, UeLeft): _forget,
+    (Phase.SERVING, DetourAsked): _ready,
+    (Phase.SERVING, MoveAsked): _refuse_move,
+    (Phase.PREPARED, UeArrived): _come,
     (Phase.PREPARED, HandoverExpected): _expect,
     (Phase.PREPARED, HandoverDone): _come,
     (Phase.PREPARED, HandoverOff): _not_coming,
-    (Phase.PREPARED, PvmSeen): _pvm_elsewhere,
-    (Phase.PREPARED, UeWentIdle): _not_coming,
+    (Phase.PREPARED, UeWentIdle): _go_idle,
     (Phase.PREPARED, UeLeft): _forget,
+    (Phase.PREPARED, PvmSeen): _prepared_for_another,
+    (Phase.PREPARED, PvmGone): _prepared_for_none,
+    (Phase.PREPARED, DetourAsked): _refuse_detour,
+    (Phase.PREPARED, MoveAsked): _refuse_move,
     (Phase.DETOURED, UeArrived): _come,
     (Phase.DETOURED, HandoverExpected): _expect_inside,
-    (Phase.DETOURED, HandoverOff): _stay_inside,
     (Phase.DETOURED, HandoverDone): _come,
+    (Phase.DETOURED, HandoverOff): _stay_inside,
+    (Phase.DETOURED, UeWentIdle): _go_idle,
+    (Phase.DETOURED, UeLeft): _forget,
     (Phase.DETOURED, Dwelled): _pull,
+    (Phase.DETOURED, PvmSeen): _detour_elsewhere,
+    (Phase.DETOURED, PvmGone): _start_after_all,
     (Phase.DETOURED, HaltedThere): _halted_there,
     (Phase.DETOURED, Landed): _landed,
     (Phase.DETOURED, MovedHere): _pulled,
-    (Phase.DETOURED, PvmSeen): _pvm_elsewhere,
-    (Phase.DETOURED, UeWentIdle): _go_idle,
-    (Phase.DETOURED, UeLeft): _forget,
+    (Phase.DETOURED, DetourAsked): _refuse_detour,
+    (Phase.DETOURED, MoveAsked): _refuse_move,
     (Phase.PULLING, MoveRefused): _pull_later,
+    (Phase.PULLING, StaysThere): _pull_later,
     (Phase.PULLING, HaltedThere): _halted_there,
     (Phase.PULLING, Landed): _landed,
     (Phase.PULLING, MovedHere): _pulled,
-    (Phase.PULLING, StaysThere): _pull_failed,
     (Phase.PULLING, UeArrived): _note_place,
     (Phase.PULLING, HandoverDone): _note_place,
     (Phase.PULLING, UeWentIdle): _note_idle,
+    (Phase.PULLING, UeLeft): _note_left,
     (Phase.PULLING, DetourAsked): _ready,
     (Phase.PULLING, MoveAsked): _refuse_move,
-    (Phase.LENDING, UeArrived): _come_back,
+    (Phase.LENDING, UeArrived): _move,
     (Phase.LENDING, HandoverExpected): _expect_back,
-    (Phase.LENDING, HandoverDone): _come_back,
+    (Phase.LENDING, HandoverDone): _move,
     (Phase.LENDING, HandoverOff): _stay_away,
-    (Phase.LENDING, DetourAsked): _ready,
-    (Phase.LENDING, MoveAsked): _push,
     (Phase.LENDING, UeWentIdle): _park,
     (Phase.LENDING, UeLeft): _forget,
+    (Phase.LENDING, DetourAsked): _ready,
+    (Phase.LENDING, MoveAsked): _push,
     (Phase.PUSHING, Halted): _halt,
     (Phase.PUSHING, MoveSucceeded): _pushed,
     (Phase.PUSHING, MoveFailed): _push_failed,
     (Phase.PUSHING, UeArrived): _moved_while_pushing,
     (Phase.PUSHING, HandoverDone): _moved_while_pushing,
     (Phase.PUSHING, UeWentIdle): _note_idle,
+    (Phase.PUSHING, UeLeft): _note_left,
     (Phase.PUSHING, DetourAsked): _ready,
     (Phase.PUSHING, MoveAsked): _refuse_move,
-    (Phase.PARKED, UeArrived): _come_back,
-    (Phase.PARKED, HandoverDone): _come_back,
+    (Phase.PARKED, UeArrived): _move,
+    (Phase.PARKED, HandoverDone): _move,
+    (Phase.PARKED, UeLeft): _forget,
     (Phase.PARKED, DetourAsked): _ready,
     (Phase.PARKED, MoveAsked): _refuse_move,
-    (Phase.PARKED, UeLeft): _forget,
 }

@@ -34,8 +34,10 @@ from mobiscud.controller.inputs import (
     StaysThere,
     read,
 )
-from mobiscud.controller.machine import UeRecord, step
+from mobiscud.controller.machine import step
+from mobiscud.controller.record import UeRecord
 from mobiscud.core.commands import (
+    AbortMove,
     Announce,
     AskDetour,
     AskMove,
@@ -86,6 +88,7 @@ class PvmPort(Protocol):
     async def start(self, pvm: Pvm) -> None: ...
     async def stop(self, pvm_id: PvmId) -> None: ...
     async def migrate(self, pvm_id: PvmId, migration_uri: str) -> Moved: ...
+    async def abort(self, pvm_id: PvmId) -> None: ...
 
 
 class RequestPort(Protocol):
@@ -249,6 +252,8 @@ class CloudletController:
                 self._spawn(self._start(ue, pvm), f"start-{pvm.id}")
             case MigratePvm(pvm, to):
                 self._spawn(self._migrate(ue, pvm, to), f"migrate-{pvm.id}")
+            case AbortMove(pvm):
+                self._spawn(self._abort(pvm), f"abort-{pvm.id}")
             case AskDetour(of):
                 self._spawn(self._ask(of, "detour", {"ue": ue, "by": self._around.here}), f"detour-{ue}")
             case AskMove(of):
@@ -312,6 +317,12 @@ class CloudletController:
             self.submit(ue, MoveFailed(str(error)))
         else:
             self.submit(ue, MoveSucceeded(moved.total_ms))
+
+    async def _abort(self, pvm: Pvm) -> None:
+        try:
+            await self._hypervisor.abort(pvm.id)
+        except MobiScudError as error:
+            log.warning("migration not aborted", pvm=pvm.id, error=str(error))
 
     async def _ask(self, cloudlet: CloudletId, name: str, body: dict[str, Any]) -> bool:
         node = self._around.node_of[cloudlet]

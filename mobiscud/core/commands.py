@@ -49,6 +49,13 @@ class MigratePvm:
 
 
 @dataclass(frozen=True, slots=True)
+class AbortMove:
+    """End the migration from here, if it is not too late; how it ended comes back as the migration's outcome."""
+
+    pvm: Pvm
+
+
+@dataclass(frozen=True, slots=True)
 class AskDetour:
     """Tell the cloudlet that has the PVM that our rules stand: it may send us the UE's traffic when the UE is here."""
 
@@ -118,6 +125,7 @@ Command = (
     | StartPvm
     | StopPvm
     | MigratePvm
+    | AbortMove
     | AskDetour
     | AskMove
     | TellHalted

@@ -21,6 +21,7 @@ from mobiscud.controller.inputs import (
     MoveFailed,
     MoveRefused,
     MoveSucceeded,
+    PvmGone,
     PvmRefused,
     PvmRunning,
     PvmSeen,
@@ -30,8 +31,10 @@ from mobiscud.controller.inputs import (
     UeLeft,
     UeWentIdle,
 )
-from mobiscud.controller.machine import TRANSITIONS, Phase, UeRecord, step
+from mobiscud.controller.machine import TRANSITIONS, step
+from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.core.commands import (
+    AbortMove,
     Announce,
     AskDetour,
     AskMove,
@@ -98,6 +101,10 @@ class Playbook:
     def is_in(self, phase: Phase) -> Playbook:
         assert self.record.phase is phase
         return self
+
+
+DETOUR_AGAIN = (SetPath(path(C1, C2, T2), OffloadMoved, C1), AskDetour(C1), Wait(1, again=True))
+"""What c2 does when the PVM did not come from c1."""
 
 
 def serving(here: CloudletId = C1, via: Tunnels = T1) -> Playbook:
@@ -199,8 +206,8 @@ def test_migration_to_the_target_flips_at_the_sources_halt() -> None:
         .on(Landed(24_000_000))
         .on(
             MovedHere(900.0),
-            SetPath(path(C2, C2, T2), None, "local"),
             Announce(PvmMigrated, C1, C2, downtime_ms=23.0, total_ms=900.0),
+            SetPath(path(C2, C2, T2), None, "local"),
         )
         .is_in(Phase.SERVING)
     )
@@ -226,13 +233,13 @@ def test_a_failed_migration_brings_the_path_back() -> None:
     (
         pulling()
         .on(HaltedThere(7), SetPath(path(C2, C2, T2), OffloadMoved, "local"))
-        .on(StaysThere("link down"), SetPath(path(C1, C2, T2), OffloadMoved, C1), Wait(1, again=True))
+        .on(StaysThere("link down"), *DETOUR_AGAIN)
         .is_in(Phase.DETOURED)
     )
 
 
 def test_a_refused_move_is_asked_for_again_later() -> None:
-    pulling().on(MoveRefused("busy"), Wait(1, again=True)).is_in(Phase.DETOURED).on(Dwelled(1), AskMove(C1))
+    pulling().on(MoveRefused("busy"), *DETOUR_AGAIN).is_in(Phase.DETOURED).on(Dwelled(1), AskMove(C1))
 
 
 def test_an_old_dwell_timer_means_nothing() -> None:
@@ -315,12 +322,12 @@ def test_a_ue_that_goes_on_while_its_pvm_comes_is_followed_from_here() -> None:
         pulling()
         .on(HandoverDone(C3, IP, T3))
         .on(DetourAsked(C3))
-        .on(Landed(9))
+        .on(Landed(9), SetPath(path(C2, C3), OffloadMoved, C3))
         .on(
             MovedHere(800.0),
+            Announce(PvmMigrated, C1, C2, downtime_ms=None, total_ms=800.0),
             SetPath(path(C2, C3), OffloadMoved, C3),
             SetPath(path(C2, C3), None, C3),
-            Announce(PvmMigrated, C1, C2, downtime_ms=None, total_ms=800.0),
         )
         .is_in(Phase.LENDING)
     )
@@ -329,8 +336,99 @@ def test_a_ue_that_goes_on_while_its_pvm_comes_is_followed_from_here() -> None:
 def test_a_detour_follows_the_pvm_to_where_it_is() -> None:
     (
         detoured()
-        .on(PvmSeen(C3), SetPath(path(C3, C2, T2), OffloadActivated, C3), AskDetour(C3), Wait(1))
+        .on(PvmSeen(C3), SetPath(path(C3, C2, T2), OffloadMoved, C3), AskDetour(C3), Wait(1))
         .is_in(Phase.DETOURED)
+    )
+
+
+def test_a_pvm_that_is_nowhere_is_started_where_its_user_is() -> None:
+    (
+        detoured()
+        .on(PvmGone(C3))
+        .is_in(Phase.DETOURED)
+        .on(PvmGone(C1), SetPath(None, OffloadRemoved), StartPvm(PVM))
+        .is_in(Phase.STARTING)
+    )
+
+
+def test_a_user_who_goes_on_ends_the_migration() -> None:
+    (
+        pushing()
+        .on(HandoverDone(C3, IP, T3), AbortMove(PVM))
+        .on(
+            MoveFailed("aborted"),
+            TellStays(C2, "aborted"),
+            Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
+        )
+        .is_in(Phase.LENDING)
+        .on(DetourAsked(C3), SetPath(path(C1, C3), OffloadMoved, C3), SetPath(path(C1, C3), None, C3))
+    )
+
+
+def test_a_user_who_comes_back_ends_the_migration() -> None:
+    (
+        pushing()
+        .on(HandoverDone(C1, IP, T1), SetPath(path(C1, C1, T1), OffloadMoved, "local"), AbortMove(PVM))
+        .on(
+            MoveFailed("aborted"),
+            SetPath(path(C1, C1, T1), OffloadMoved, "local"),
+            TellStays(C2, "aborted"),
+            Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
+        )
+        .is_in(Phase.SERVING)
+    )
+
+
+def test_a_user_who_comes_back_too_late_is_followed() -> None:
+    (
+        pushing()
+        .on(Halted(7), TellHalted(C2, 7), SetPath(path(C2, C2), None, C2))
+        .on(HandoverDone(C1, IP, T1), SetPath(path(C2, C1, T1), OffloadMoved, C2), AbortMove(PVM))
+        .on(
+            MoveSucceeded(900.0),
+            TellMoved(C2, 900.0),
+            SetPath(path(C2, C1, T1), OffloadActivated, C2),
+            AskDetour(C2),
+            Wait(3),
+        )
+        .is_in(Phase.DETOURED)
+    )
+
+
+def test_a_detach_while_the_pvm_moves_stops_it_where_it_ends() -> None:
+    (
+        pushing()
+        .on(UeLeft(), SetPath(None, OffloadRemoved))
+        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), SetPath(None, OffloadRemoved))
+        .is_in(Phase.AWAY)
+    )
+    (
+        pulling()
+        .on(UeLeft(), SetPath(None, OffloadRemoved))
+        .on(
+            MovedHere(900.0),
+            Announce(PvmMigrated, C1, C2, total_ms=900.0),
+            SetPath(None, OffloadRemoved),
+            StopPvm(PVM),
+            Announce(PvmStopped, from_cloudlet=C2),
+        )
+        .is_in(Phase.AWAY)
+    )
+
+
+def test_a_detach_while_the_pvm_starts_stops_it_when_it_runs() -> None:
+    (
+        Playbook(C1)
+        .on(UeArrived(C1, IP, T1), StartPvm(PVM))
+        .on(UeLeft(), SetPath(None, OffloadRemoved))
+        .on(
+            PvmRunning(),
+            Announce(PvmStarted, to_cloudlet=C1),
+            SetPath(None, OffloadRemoved),
+            StopPvm(PVM),
+            Announce(PvmStopped, from_cloudlet=C1),
+        )
+        .is_in(Phase.AWAY)
     )
 
 

@@ -1,0 +1,77 @@
+"""What the controller of one cloudlet knows of one UE, and the path that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from mobiscud.controller.inputs import Tunnels
+from mobiscud.core.commands import SetPath
+from mobiscud.core.edge import PathSpec, Pvm
+from mobiscud.core.events import OffloadEvent
+from mobiscud.core.ids import CloudletId
+
+NO_TUNNELS: Final = Tunnels()
+
+
+class Phase(StrEnum):
+    """What this cloudlet is to the UE."""
+
+    AWAY = "away"  # neither the UE nor its PVM is here
+    STARTING = "starting"  # its PVM is being started here
+    SERVING = "serving"  # both are here
+    PREPARED = "prepared"  # the UE may come, its PVM is elsewhere, our rules stand
+    DETOURED = "detoured"  # the UE is here, its PVM elsewhere
+    PULLING = "pulling"  # its PVM is on the way to us
+    LENDING = "lending"  # the PVM is here, the UE at another cloudlet
+    PUSHING = "pushing"  # the PVM is leaving for another cloudlet
+    PARKED = "parked"  # the PVM is here, the UE idle, or at a cell without cloudlet
+
+
+@dataclass(frozen=True, slots=True)
+class UeRecord:
+    """What the controller of ``here`` knows of one UE."""
+
+    pvm: Pvm
+    here: CloudletId
+    follow: bool = True
+    phase: Phase = Phase.AWAY
+    registered: bool = False
+    """Whether the UE is attached to the network."""
+    ue_ip: str | None = None
+    ue_at: CloudletId | None = None
+    """The cloudlet of the eNodeB it is connected through; None: of none, or it is idle."""
+    pvm_at: CloudletId | None = None
+    tunnels: Tunnels = NO_TUNNELS
+    """Those through an eNodeB of this cloudlet, current or expected."""
+    expected: Tunnels | None = None
+    """Those of a handover between two eNodeBs of this cloudlet, before it is done."""
+    ready: CloudletId | None = None
+    """The cloudlet whose rules stand for the detour."""
+    moving_to: CloudletId | None = None
+    halted_at: int | None = None
+    landed_at: int | None = None
+    token: int = 0
+    """Counts the UE's arrivals, so that an old dwell timer means nothing."""
+
+
+def set_path(
+    r: UeRecord,
+    announce: type[OffloadEvent] | None,
+    *,
+    ue_at: CloudletId | None = None,
+    pvm_at: CloudletId | None = None,
+) -> SetPath:
+    """The path between a UE that is here (or at ``ue_at``) and its PVM.
+
+    :raises ValueError: the UE has no address
+    """
+    if r.ue_ip is None:
+        raise ValueError("a UE without address has no path")
+    ue_at = ue_at or r.here
+    pvm_at = pvm_at or r.pvm_at or r.here
+    uplinks = r.tunnels.uplinks + (r.expected.uplinks if r.expected else ())
+    path = PathSpec(r.ue_ip, r.pvm, pvm_at, ue_at, uplinks, r.tunnels.downlink)
+    elsewhere = next((c for c in (pvm_at, ue_at) if c != r.here), None)
+    return SetPath(path, announce, elsewhere or "local")

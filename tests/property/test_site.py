@@ -1,0 +1,310 @@
+"""A whole site of controllers, in virtual time: wherever a UE walks, its packets find its VM, and its VM finds it.
+
+Switches and hypervisors are simple fakes, the bus and the requests between controllers take their time; a UE does
+what it likes, at any moment. When all has come to rest: one VM runs, where the UE is; what the UE sends arrives
+there, what it sends arrives at the UE's eNodeB; and where the UE is not connected, no rule of it is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import selectors
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from migration.lifecycle import Notice, PvmResumed, PvmState, PvmSuspended
+from migration.service import PersonalVmHost
+from mobiscud.controller.service import CloudletController, Neighbourhood
+from mobiscud.core.config import HypervisorConfig, MigrationConfig
+from mobiscud.core.edge import PathSpec, Pvm
+from mobiscud.core.events import (
+    Event,
+    HandoverCancelled,
+    HandoverCompleted,
+    HandoverPrepared,
+    UeAttached,
+    UeConnected,
+    UeDetached,
+    UeIdle,
+)
+from mobiscud.core.ids import CloudletId, EnbId, ERabId, FTeid, PvmId, Teid, UeKey
+from mobiscud.core.ue import BearerContext, Enb, HandoverEnd, HandoverKind
+from testbed.fake_hypervisor import FakeSite
+
+UE = UeKey("ue-0000000000000001")
+PVM = Pvm(PvmId("pvm-1"), "172.16.1.10", "52:54:00:00:00:10")
+IP = "45.45.0.2"
+SGW = FTeid("10.0.0.2", Teid(0x1001))
+CLOUDLETS = tuple(CloudletId(f"c{k}") for k in (1, 2, 3))
+UNCOVERED = 4
+"""An eNodeB that no cloudlet stands beside."""
+
+
+class VirtualTime(asyncio.SelectorEventLoop):
+    """An event loop that never waits: when there is nothing to do, it is later."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        super().__init__(_Impatient(self))
+
+    def time(self) -> float:
+        return self._now
+
+    def skip(self, seconds: float) -> None:
+        self._now += seconds
+
+
+class _Impatient(selectors.SelectSelector):
+    def __init__(self, loop: VirtualTime) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout:
+            self._loop.skip(timeout)
+        return ready
+
+
+class Switch:
+    """Holds one path."""
+
+    def __init__(self) -> None:
+        self.path: PathSpec | None = None
+
+    async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
+        await asyncio.sleep(0.001)
+        self.path = path
+        return ("rule",)
+
+
+class Line:
+    """A controller's line to the others, with delays of its own."""
+
+    def __init__(self, site: Site, chance: random.Random) -> None:
+        self._site = site
+        self._chance = chance
+        self.answerers: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {}
+
+    def answer(self, name: str, answerer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> None:
+        self.answerers[name] = answerer
+
+    async def ask(self, node: str, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        await asyncio.sleep(self._chance.choice((0.0005, 0.002, 0.02)))
+        return await self._site.lines[CloudletId(node)].answerers[name](body)
+
+
+class Site:
+    """Three cloudlets, their controllers, and the UE."""
+
+    def __init__(self, chance: random.Random, dwell_s: float) -> None:
+        self._chance = chance
+        self._dwell_s = dwell_s
+        self._stack = contextlib.AsyncExitStack()
+        self.fakes = FakeSite()
+        self.switches = {c: Switch() for c in CLOUDLETS}
+        self.lines = {c: Line(self, chance) for c in CLOUDLETS}
+        self.controllers: dict[CloudletId, CloudletController] = {}
+        self._queue: dict[CloudletId, asyncio.Queue[Event]] = {}
+        self._moments = 0
+        self.at: int | None = None
+        self.attached = False
+        self._coming: int | None = None
+        self._teid = 0x2000
+
+    async def __aenter__(self) -> Site:
+        around = {
+            "cloudlet_of": {EnbId(k): c for k, c in enumerate(CLOUDLETS, 1)},
+            "node_of": {c: str(c) for c in CLOUDLETS},
+            "migration_uri_of": {c: f"fake://{c}" for c in CLOUDLETS},
+        }
+        for cloudlet in CLOUDLETS:
+            config = HypervisorConfig(cloudlet=cloudlet, kernel=Path("/k"), initrd=Path("/i"), bandwidth_mib_s=100)
+            host = PersonalVmHost(
+                config,
+                IPv4Interface("172.16.0.1/16"),
+                self._hear(cloudlet),
+                hypervisor=self.fakes.add(f"fake://{cloudlet}"),
+            )
+            await self._stack.enter_async_context(host)
+            controller = CloudletController(
+                Neighbourhood(here=cloudlet, **around),  # type: ignore[arg-type]
+                {UE: PVM},
+                MigrationConfig(dwell_s=self._dwell_s),
+                switch=self.switches[cloudlet],
+                hypervisor=host,
+                requests=self.lines[cloudlet],
+                publish=self.publish,
+            )
+            self.controllers[cloudlet] = await self._stack.enter_async_context(controller)
+            self._queue[cloudlet] = asyncio.Queue()
+            delivering = asyncio.create_task(self._deliver(cloudlet))
+            self._stack.callback(delivering.cancel)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def _hear(self, cloudlet: CloudletId) -> Callable[[Notice], None]:
+        def hear(notice: Notice) -> None:
+            if isinstance(notice, PvmSuspended) and notice.migrating:
+                self.controllers[cloudlet].on_halted(notice.pvm_id, notice.at_ns)
+            elif isinstance(notice, PvmResumed) and notice.migrated:
+                self.controllers[cloudlet].on_landed(notice.pvm_id, notice.at_ns)
+
+        return hear
+
+    def publish(self, event: Event) -> None:
+        """Everybody hears it, each after a while, in order."""
+        for queue in self._queue.values():
+            queue.put_nowait(event)
+
+    async def _deliver(self, cloudlet: CloudletId) -> None:
+        while True:
+            event = await self._queue[cloudlet].get()
+            await asyncio.sleep(self._chance.choice((0.0002, 0.001, 0.01)))
+            self.controllers[cloudlet].on_event(event)
+
+    # What the UE does; what it cannot do now, it does not ----------------------------------------------------------
+
+    async def do(self, deed: str, enb: int) -> None:
+        match deed:
+            case "attach" if not self.attached:
+                self.attached, self.at = True, enb
+                self.publish(UeAttached(**self._about(), **self._place(enb)))
+            case "service" if self.attached and self.at is None:
+                self.at = enb
+                self.publish(UeConnected(**self._about(), **self._place(enb)))
+            case "idle" if self.at is not None and self._coming is None:
+                self.publish(UeIdle(**self._about(), enb=_enb(self.at), cause=None))
+                self.at = None
+            case "detach" if self.attached and self._coming is None:
+                self.publish(UeDetached(**self._about(), cause=None))
+                self.attached, self.at = False, None
+            case "prepare" if self.at is not None and self._coming is None and enb != self.at:
+                self._coming = enb
+                self._tunnel = self._bearers(enb)
+                self.publish(HandoverPrepared(**self._handover(enb), enb=_enb(enb), bearers=self._tunnel))
+            case "complete" if self._coming is not None:
+                enb, self._coming = self._coming, None
+                done = HandoverCompleted(
+                    **self._handover(enb), enb=_enb(enb), ecgi=None, tai=None, bearers=self._tunnel
+                )
+                self.at = enb
+                self.publish(done)
+            case "cancel" if self._coming is not None:
+                self.publish(HandoverCancelled(**self._handover(self._coming)))
+                self._coming = None
+            case "handover" if self.at is not None and self._coming is None:
+                await self.do("prepare", enb)
+                await asyncio.sleep(0.02)
+                await self.do("complete", enb)
+
+    def _about(self) -> dict[str, Any]:
+        self._moments += 1
+        return {"at": self._moments, "origin": b"%d" % self._moments, "ue": UE, "ue_ip": (IP,)}
+
+    def _bearers(self, enb: int) -> tuple[BearerContext, ...]:
+        self._teid += 1
+        return (BearerContext(ERabId(5), 9, SGW, FTeid(f"10.0.0.1{enb}", Teid(self._teid))),)
+
+    def _place(self, enb: int) -> dict[str, Any]:
+        return {"enb": _enb(enb), "ecgi": None, "tai": None, "bearers": self._bearers(enb)}
+
+    def _handover(self, enb: int) -> dict[str, Any]:
+        assert self.at is not None
+        ends = {"source": HandoverEnd(_enb(self.at)), "target": HandoverEnd(_enb(enb))}
+        return {**self._about(), "kind": HandoverKind.S1, **ends}
+
+    # What comes of it ----------------------------------------------------------------------------------------------
+
+    def runs_at(self) -> list[CloudletId]:
+        """Where a copy of the VM runs."""
+        fakes = ((c, self.fakes.hypervisors[f"fake://{c}"].guests.get(PVM.id)) for c in CLOUDLETS)
+        return [c for c, guest in fakes if guest is not None and guest.state is PvmState.RUNNING]
+
+    def uplink(self, enb: int) -> str:
+        """Where what the UE sends to its VM at this eNodeB comes out."""
+        here = CLOUDLETS[enb - 1]
+        path = self.switches[here].path
+        if path is None or all(tunnel.enb_address != f"10.0.0.1{enb}" for tunnel in path.uplinks):
+            return "core"
+        for _ in CLOUDLETS:
+            if path is None:
+                return f"dropped at {here}"
+            if path.pvm_at == here:
+                return f"pvm at {here}"
+            here = path.pvm_at
+            path = self.switches[here].path
+        return "circling"
+
+    def downlink(self, cloudlet: CloudletId) -> str:
+        """Where what the VM sends to its UE from this cloudlet comes out."""
+        here, path = cloudlet, self.switches[cloudlet].path
+        if path is None:
+            return "core"
+        for _ in CLOUDLETS:
+            if path is None:
+                return f"dropped at {here}"
+            if path.ue_at == here:
+                return f"eNB at {path.downlink.enb.address}" if path.downlink else f"dropped at {here}"
+            assert path.ue_at is not None
+            here = path.ue_at
+            path = self.switches[here].path
+        return "circling"
+
+    def check(self) -> None:
+        """At rest, all is where it belongs."""
+        phases = {c: self.controllers[c].records[UE] for c in CLOUDLETS}
+        if not self.attached:
+            assert self.runs_at() == [], phases
+        elif self.at is not None and self.at != UNCOVERED:
+            serving = CLOUDLETS[self.at - 1]
+            assert self.runs_at() == [serving], phases
+            assert self.uplink(self.at) == f"pvm at {serving}", phases
+            assert self.downlink(serving) == f"eNB at 10.0.0.1{self.at}", phases
+            others = {c: s.path for c, s in self.switches.items() if c != serving}
+            assert all(path is None for path in others.values()), others
+        else:
+            assert len(self.runs_at()) <= 1, phases
+            assert all(switch.path is None for switch in self.switches.values()), phases
+
+
+def _enb(number: int) -> Enb:
+    return Enb(None, EnbId(number), f"10.0.0.1{number}")
+
+
+DEEDS = ("attach", "service", "idle", "detach", "handover", "handover", "handover", "prepare", "complete", "cancel")
+steps = st.tuples(st.sampled_from(DEEDS), st.integers(1, UNCOVERED), st.sampled_from((0.0, 0.003, 0.05, 0.4, 5.0)))
+
+
+def run(work: Awaitable[None]) -> None:
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        runner.run(work)  # type: ignore[arg-type]
+
+
+async def walk(way: list[tuple[str, int, float]], seed: int, dwell_s: float) -> None:
+    async with Site(random.Random(seed), dwell_s) as site:
+        for deed, enb, pause_s in way:
+            await site.do(deed, enb)
+            await asyncio.sleep(pause_s)
+        await site.do("complete", 0)
+        await asyncio.sleep(60.0)
+        site.check()
+
+
+@settings(max_examples=150, deadline=None)
+@given(way=st.lists(steps, max_size=12), seed=st.integers(0, 1000), dwell_s=st.sampled_from((0.0, 0.3)))
+def test_wherever_a_ue_walks_its_vm_is_there(way: list[tuple[str, int, float]], seed: int, dwell_s: float) -> None:
+    run(walk([("attach", 1, 1.0), *way], seed, dwell_s))
+
+
+def test_the_walk_of_the_paper() -> None:
+    run(walk([("attach", 1, 5.0), ("handover", 2, 5.0), ("handover", 3, 5.0), ("detach", 0, 1.0)], 1, 0.3))
