@@ -2,7 +2,7 @@
 BIN := .venv/bin
 OUT ?= out/demo
 
-.PHONY: help setup demo check test unit clean
+.PHONY: help setup demo check test unit compiled clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -24,6 +24,12 @@ unit: setup ## the tests that need neither root nor real parts
 
 test: check ## check, and all tests; system tests on real parts included (as root)
 	$(BIN)/pytest $(TEST_ARGS)
+	@$(MAKE) compiled
+
+compiled: setup ## the monitor's tests on its compiled form (mypyc), built in build/compiled
+	scripts/compiled.sh
+	PYTHONPATH=build/compiled $(BIN)/pytest -m "not system" tests/unit/epc_monitor $$(grep -l epc_monitor tests/property/*.py)
 
 clean: ## what builds and tests leave in the checkout
 	rm -rf build out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find epc_monitor -name '*.so' -delete

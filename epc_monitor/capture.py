@@ -48,8 +48,8 @@ def read_capture(path: str | Path) -> Iterator[Frame]:
             yield from read_frames(file)
     except CaptureError as error:
         raise type(error)(f"{path}: {error}") from None
-    except OSError as error:
-        raise CaptureError(f"{path}: {error.strerror}") from error
+    except OSError as failure:
+        raise CaptureError(f"{path}: {failure.strerror}") from failure
 
 
 def read_frames(file: BinaryIO) -> Iterator[Frame]:
