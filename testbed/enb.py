@@ -18,13 +18,14 @@ from mobiscud.core.errors import DecodeError
 from mobiscud.core.ids import Ecgi, FTeid, Plmn, Tai, Teid
 from testbed import netns_socket
 from testbed import s1ap_build as s1ap
+from testbed.enb_user_plane import EnbUserPlane, RadioBearer, Stage
+from testbed.gtpu_socket import GTPU_PORT
 from testbed.lte_config import EnbConfig
 from testbed.mailbox import PATIENCE_S, ProcedureError
 from testbed.s1ap_build import S1apMessage
 from testbed.sctp_association import STREAMS, CloseReason
 from testbed.sctp_link import open_endpoint
 from testbed.sctp_transport import SctpConnection, SctpEndpoint
-from testbed.user_plane import GTPU_PORT, EnbUserPlane, RadioBearer
 
 if TYPE_CHECKING:
     from testbed.ran_ue import RanUe
@@ -56,15 +57,23 @@ class S1Connection:
         """The IEs that say where the UE is."""
         return {"EUTRAN_CGI": s1ap.ecgi_value(self.enb.ecgi), "TAI": s1ap.tai_value(self.enb.tai)}
 
-    def open_bearer(self, sgw: FTeid, ue_address: bytes, *, present: bool) -> FTeid:
-        """Open the E-RAB towards the S-GW, and give the eNodeB's end."""
+    def open_bearer(self, sgw: FTeid, ue_address: bytes) -> FTeid:
+        """Open the E-RAB towards the S-GW for a UE that is here, and give the eNodeB's end."""
+        return self._open_bearer(sgw, ue_address, Stage.PRESENT, None)
+
+    def expect_bearer(self, sgw: FTeid, ue_address: bytes, *, forwarding: bool) -> FTeid:
+        """Open the E-RAB for a UE that is to come, and a tunnel for what the source forwards."""
+        return self._open_bearer(sgw, ue_address, Stage.EXPECTED, self.enb.new_teid() if forwarding else None)
+
+    def _open_bearer(self, sgw: FTeid, ue_address: bytes, stage: Stage, forwarding_teid: int | None) -> FTeid:
         self.sgw = sgw
         self.bearer = RadioBearer(
             ue_address=ue_address,
             uplink_teid=sgw.teid,
             uplink_to=(sgw.address, GTPU_PORT),
             downlink_teid=self.enb.new_teid(),
-            present=present,
+            stage=stage,
+            forwarding_teid=forwarding_teid,
         )
         self.enb.user_plane.add(self.bearer)
         return self.downlink
@@ -78,6 +87,13 @@ class S1Connection:
         if self.bearer is None:
             raise ProcedureError("the UE has no bearer")
         return FTeid(self.enb.address, Teid(self.bearer.downlink_teid))
+
+    @property
+    def forwarding(self) -> FTeid | None:
+        """Where the target of a handover takes forwarded downlink; ``None`` where it does not."""
+        if self.bearer is None or self.bearer.forwarding_teid is None:
+            return None
+        return FTeid(self.enb.address, Teid(self.bearer.forwarding_teid))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from testbed import netns_socket
+from testbed.gateway_user_plane import PgwUserPlane, SgwUserPlane
+from testbed.gtpu_socket import GTPU_PORT
 from testbed.gtpv2_build import GTPC_PORT
 from testbed.lte_config import EpcConfig, PgwConfig, load
 from testbed.mme import Mme
@@ -18,7 +20,6 @@ from testbed.process import announce_ready, main, stop_event
 from testbed.s11 import S11Client
 from testbed.sctp_link import open_endpoint
 from testbed.sgw import Gateways
-from testbed.user_plane import GTPU_PORT, PgwUserPlane, SgwUserPlane
 
 
 async def run(file: Path) -> None:

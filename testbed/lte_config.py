@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -90,6 +90,10 @@ class RanConfig(_Strict):
     """One way between UE and eNodeB, as the radio link's delay node has it; here for the RRC messages."""
     x2_delay_s: Annotated[float, Field(ge=0)] = 0.002
     """One way between eNodeBs, for X2 messages, which are not on the wire."""
+    interruption_s: Annotated[float, Field(ge=0)] = 0.01
+    """Between leaving a cell and being heard in the next: synchronisation and random access (TR 36.881 5.2.2)."""
+    forwarding: Literal["direct", "indirect", "none"] = "direct"
+    """How S1 handovers forward downlink: from eNodeB to eNodeB, over the S-GW, or not. X2 ones forward directly."""
     enbs: Annotated[list[EnbConfig], Field(min_length=1)]
     ues: Annotated[list[UeConfig], Field(min_length=1)]
 

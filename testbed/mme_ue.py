@@ -294,10 +294,12 @@ class MmeUe:
             target.release(("radioNetwork", "ho-failure-in-target-EPC-eNB-or-target-system"))
             return
         target.enb_ue_id = answer.ies["eNB_UE_S1AP_ID"]
-        enb = s1ap.tunnel_of(answer.ies["E_RABAdmittedList"][0])
+        (admitted,) = answer.ies["E_RABAdmittedList"]
+        enb = s1ap.tunnel_of(admitted)
         source.send(
             "HandoverCommand",
             HandoverType=required.ies["HandoverType"],
+            **_forwarding_list(s1ap.forwarding_of(admitted), required),
             Target_ToSource_TransparentContainer=answer.ies["Target_ToSource_TransparentContainer"],
         )
         try:
@@ -424,3 +426,10 @@ class MmeUe:
 def _next_hop() -> dict[str, Any]:
     """The security context that a target gets (TS 36.413 9.2.1.26); nobody derives a key from it here."""
     return {"nextHopChainingCount": 2, "nextHopParameter": (secrets.randbits(256), 256)}
+
+
+def _forwarding_list(target: FTeid | None, required: S1apMessage) -> dict[str, Any]:
+    """Tell the source where to forward downlink, if it has a way there."""
+    if target is None or "Direct_Forwarding_Path_Availability" not in required.ies:
+        return {}
+    return {"E_RABSubjecttoDataForwardingList": [{"e-RAB-ID": E_RAB_ID, **s1ap.forwarding_value(target)}]}

@@ -15,7 +15,7 @@ from testbed.enb import Enodeb
 from testbed.lte_config import RanConfig, load
 from testbed.process import announce_ready, main, stop_event
 from testbed.ran_control import ControlServer
-from testbed.ran_ue import RadioTimes, RanUe
+from testbed.ran_ue import RadioAccess, RanUe
 from testbed.s1ap_build import S1apMessage
 from testbed.ue_routes import UeRoutes
 
@@ -36,8 +36,13 @@ async def run(file: Path) -> None:
             config.ue_mtu,
         )
         stack.callback(routes.close)
-        times = RadioTimes(uu_s=config.uu_delay_s, x2_s=config.x2_delay_s)
-        ues = {ue.name: RanUe(ue, index, routes, times) for index, ue in enumerate(config.ues)}
+        access = RadioAccess(
+            uu_s=config.uu_delay_s,
+            x2_s=config.x2_delay_s,
+            interruption_s=config.interruption_s,
+            forwarding=config.forwarding,
+        )
+        ues = {ue.name: RanUe(ue, index, routes, access) for index, ue in enumerate(config.ues)}
         for ue in ues.values():
             stack.callback(ue.close)
 

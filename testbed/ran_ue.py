@@ -10,9 +10,9 @@ import asyncio
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from mobiscud.core.ids import Imsi
+from mobiscud.core.ids import FTeid, Imsi
 from testbed import nas_build as nas
 from testbed import s1ap_build as s1ap
 from testbed.enb import Downward, Enodeb, S1Connection
@@ -25,12 +25,14 @@ from testbed.ue_routes import UeRoutes
 E_RAB_ID: Final = nas.DEFAULT_BEARER
 
 
-@dataclass(frozen=True, slots=True)
-class RadioTimes:
-    """One-way delays in seconds: of the radio link, and between eNodeBs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RadioAccess:
+    """One-way delays of the radio link and between eNodeBs, the UE's silence between two cells, and the forwarding."""
 
     uu_s: float
     x2_s: float
+    interruption_s: float
+    forwarding: Literal["direct", "indirect", "none"]
 
 
 @dataclass(slots=True)
@@ -45,7 +47,7 @@ class _Handover:
 class RanUe:
     """One UE. One procedure at a time; the caller sees to that with :attr:`lock`."""
 
-    def __init__(self, config: UeConfig, index: int, routes: UeRoutes, times: RadioTimes) -> None:
+    def __init__(self, config: UeConfig, index: int, routes: UeRoutes, access: RadioAccess) -> None:
         self.name = config.name
         self.lock = asyncio.Lock()
         self.mailbox: Mailbox[Downward] = Mailbox()
@@ -54,7 +56,7 @@ class RanUe:
         self._imsi = Imsi(config.imsi)
         self._index = index
         self._routes = routes
-        self._times = times
+        self._access = access
         self._connection: S1Connection | None = None
         self._last: S1Connection | None = None
         self._guti: nas.Guti | None = None
@@ -184,6 +186,7 @@ class RanUe:
                 HandoverType="intralte",
                 Cause=("radioNetwork", "time-critical-handover"),
                 TargetID=_target(target),
+                **self._forwarding_path(),
                 Source_ToTarget_TransparentContainer=source_to_target(source.enb.ecgi, target.ecgi, E_RAB_ID),
             )
             answer = await self._expect(source, "HandoverCommand", "HandoverPreparationFailure")
@@ -197,7 +200,11 @@ class RanUe:
                 return
             if handover.connection is None:
                 raise ProcedureError("the target was not asked")
-            await self._move(source, handover.connection, tell_network=self._notify)
+            forward_to = s1ap.forwarding_of(*answer.ies.get("E_RABSubjecttoDataForwardingList", [{}]))
+            self._send_away(source, forward_to)
+            source.send("ENBStatusTransfer", eNB_StatusTransfer_TransparentContainer=_status(E_RAB_ID))
+            await self._arrive(handover.connection)
+            handover.connection.send("HandoverNotify", **handover.connection.place())
         finally:
             self._handover = None
 
@@ -214,10 +221,12 @@ class RanUe:
             enb.send("HandoverFailure", MME_UE_S1AP_ID=mme_ue_id, Cause=("radioNetwork", "unspecified"))
             return True
         handover.connection = connection
-        downlink = connection.open_bearer(source.sgw, self._packed_address(), present=False)
+        forwarding = self._access.forwarding != "none"
+        downlink = connection.expect_bearer(source.sgw, self._packed_address(), forwarding=forwarding)
+        tunnels = s1ap.tunnel_value(downlink) | s1ap.forwarding_value(connection.forwarding)
         connection.send(
             "HandoverRequestAcknowledge",
-            E_RABAdmittedList=[{"e-RAB-ID": E_RAB_ID, **s1ap.tunnel_value(downlink)}],
+            E_RABAdmittedList=[{"e-RAB-ID": E_RAB_ID, **tunnels}],
             Target_ToSource_TransparentContainer=target_to_source(),
         )
         return True
@@ -228,32 +237,40 @@ class RanUe:
         source = self._connected_elsewhere(target)
         if source.sgw is None:
             raise ProcedureError("the UE has no bearer")
-        await asyncio.sleep(2 * self._times.x2_s)  # Handover Request and its Acknowledge
+        await asyncio.sleep(2 * self._access.x2_s)  # Handover Request and its Acknowledge
         connection = target.connect(self)
         connection.mme_ue_id = source.mme_ue_id
-        connection.open_bearer(source.sgw, self._packed_address(), present=False)
-        await self._move(source, connection, tell_network=self._switch_path)
+        connection.expect_bearer(source.sgw, self._packed_address(), forwarding=self._access.forwarding != "none")
+        self._send_away(source, connection.forwarding)
+        await self._arrive(connection)
+        self._switch_path(connection)
         await self._expect(connection, "PathSwitchRequestAcknowledge")
-        await asyncio.sleep(self._times.x2_s)  # UE Context Release
+        await asyncio.sleep(self._access.x2_s)  # UE Context Release
         source.enb.forget(source)
 
-    async def _move(self, source: S1Connection, target: S1Connection, *, tell_network: Any) -> None:
-        """From the command at the source to the UE's arrival at the target."""
-        if source.bearer is None or target.bearer is None:
+    def _forwarding_path(self) -> dict[str, str]:
+        """Whether the source reaches the target without the S-GW (TS 36.413 9.2.3.15)."""
+        if self._access.forwarding != "direct":
+            return {}
+        return {"Direct_Forwarding_Path_Availability": "directPathAvailable"}
+
+    @staticmethod
+    def _send_away(source: S1Connection, forward_to: FTeid | None) -> None:
+        """Command the UE to leave; what still comes for it follows it."""
+        if source.bearer is None:
             raise ProcedureError("the UE has no bearer")
-        source.enb.user_plane.leave(source.bearer)
-        if tell_network == self._notify:
-            source.send("ENBStatusTransfer", eNB_StatusTransfer_TransparentContainer=_status(E_RAB_ID))
+        source.enb.user_plane.leave(source.bearer, forward_to)
+
+    async def _arrive(self, target: S1Connection) -> None:
+        """From the command on the radio link to the UE's confirmation at the target."""
+        if target.bearer is None:
+            raise ProcedureError("the UE has no bearer")
         await self._uu()
         self._camp_on(target.enb)
+        await asyncio.sleep(self._access.interruption_s)
         await self._uu()
         target.enb.user_plane.arrive(target.bearer)
         self._connection = self._last = target
-        tell_network(target)
-
-    @staticmethod
-    def _notify(target: S1Connection) -> None:
-        target.send("HandoverNotify", **target.place())
 
     @staticmethod
     def _switch_path(target: S1Connection) -> None:
@@ -299,7 +316,7 @@ class RanUe:
 
     def _answer_context(self, connection: S1Connection, setup: S1apMessage) -> None:
         e_rab = setup.ies["E_RABToBeSetupListCtxtSUReq"][0]
-        downlink = connection.open_bearer(s1ap.tunnel_of(e_rab), self._packed_address(), present=True)
+        downlink = connection.open_bearer(s1ap.tunnel_of(e_rab), self._packed_address())
         connection.send(
             "InitialContextSetupResponse",
             E_RABSetupListCtxtSURes=[{"e-RAB-ID": E_RAB_ID, **s1ap.tunnel_value(downlink)}],
@@ -324,7 +341,7 @@ class RanUe:
         return read
 
     async def _uu(self) -> None:
-        await asyncio.sleep(self._times.uu_s)
+        await asyncio.sleep(self._access.uu_s)
 
     def _connected(self) -> S1Connection:
         if self._connection is None:

@@ -32,7 +32,7 @@ _E_RAB_INFORMATION_ITEM: Final = 78
 
 
 def source_to_target(source: Ecgi, target: Ecgi, e_rab_id: int) -> bytes:
-    """Source eNB to target eNB transparent container (TS 36.413 9.2.1.56); data forwarding is not proposed."""
+    """Source eNB to target eNB transparent container (TS 36.413 9.2.1.56), which proposes downlink forwarding."""
     container = S1AP.S1AP_IEs.SourceeNB_ToTargeteNB_TransparentContainer
     container.set_val(
         {
@@ -41,7 +41,10 @@ def source_to_target(source: Ecgi, target: Ecgi, e_rab_id: int) -> bytes:
                 {
                     "id": _E_RAB_INFORMATION_ITEM,
                     "criticality": "ignore",
-                    "value": ("E-RABInformationListItem", {"e-RAB-ID": e_rab_id}),
+                    "value": (
+                        "E-RABInformationListItem",
+                        {"e-RAB-ID": e_rab_id, "dL-Forwarding": "dL-Forwarding-proposed"},
+                    ),
                 }
             ],
             "targetCell-ID": ecgi_value(target),

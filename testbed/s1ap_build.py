@@ -171,6 +171,21 @@ def tunnel_value(f_teid: FTeid) -> dict[str, Any]:
     }
 
 
+def forwarding_value(f_teid: FTeid | None) -> dict[str, Any]:
+    """The two fields by which an E-RAB item names where forwarded downlink goes (9.2.1.36, 9.2.2.4); none for none."""
+    if f_teid is None:
+        return {}
+    tunnel = tunnel_value(f_teid)
+    return {"dL-transportLayerAddress": tunnel["transportLayerAddress"], "dL-gTP-TEID": tunnel["gTP-TEID"]}
+
+
+def forwarding_of(item: Mapping[str, Any]) -> FTeid | None:
+    """Read back :func:`forwarding_value`."""
+    if "dL-gTP-TEID" not in item:
+        return None
+    return tunnel_of({"transportLayerAddress": item["dL-transportLayerAddress"], "gTP-TEID": item["dL-gTP-TEID"]})
+
+
 def tunnel_of(item: Mapping[str, Any]) -> FTeid:
     """Read back :func:`tunnel_value`."""
     address = str(ipaddress.IPv4Address(item["transportLayerAddress"][0]))

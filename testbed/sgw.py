@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.ids import FTeid, Teid
+from testbed.gateway_user_plane import PgwUserPlane, Session, SgwUserPlane
+from testbed.gtpu_socket import GTPU_PORT
 from testbed.gtpv2_build import (
     CAUSE_CONTEXT_NOT_FOUND,
     GTPC_PORT,
@@ -36,7 +38,6 @@ from testbed.gtpv2_build import (
     pdn_address,
 )
 from testbed.lte_config import PgwConfig, SgwConfig
-from testbed.user_plane import GTPU_PORT, PgwUserPlane, Session, SgwUserPlane
 
 
 @dataclass(slots=True)

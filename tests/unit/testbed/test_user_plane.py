@@ -10,18 +10,10 @@ from typing import Any, cast
 import pytest
 
 from mobiscud.core.ids import FTeid, Teid
-from testbed.user_plane import (
-    GTPU_PORT,
-    EnbUserPlane,
-    PgwUserPlane,
-    RadioBearer,
-    Session,
-    SgwUserPlane,
-    echo_response,
-    end_marker,
-    gpdu_header,
-    payload_offset,
-)
+from testbed import enb_user_plane
+from testbed.enb_user_plane import EnbUserPlane, RadioBearer, Stage
+from testbed.gateway_user_plane import PgwUserPlane, Session, SgwUserPlane
+from testbed.gtpu_socket import GTPU_PORT, echo_response, end_marker, gpdu_header, payload_offset
 
 UE = bytes((45, 45, 0, 2))
 SERVER = bytes((198, 51, 100, 8))
@@ -99,9 +91,7 @@ class EnbHop:
     def __init__(self) -> None:
         self.radio, self.s1u = FakeSocket(), FakeSocket()
         self.plane = EnbUserPlane(as_socket(self.radio), "uu0", b"\2uemac", as_socket(self.s1u))
-        self.bearer = RadioBearer(
-            ue_address=UE, uplink_teid=0xA, uplink_to=("10.0.0.2", 2152), downlink_teid=0xB, present=True
-        )
+        self.bearer = RadioBearer(ue_address=UE, uplink_teid=0xA, uplink_to=("10.0.0.2", 2152), downlink_teid=0xB)
         self.plane.add(self.bearer)
 
 
@@ -128,25 +118,154 @@ async def test_enb_drops_and_counts_what_has_no_bearer(enb: EnbHop) -> None:
     assert enb.plane.counters.dropped == 2
 
 
-async def test_enb_keeps_downlink_until_the_ue_arrives(enb: EnbHop) -> None:
-    enb.plane.leave(enb.bearer)
-    enb.s1u.arrives(gpdu(0xB, DOWNLINK))
-    await turn()
-    assert enb.radio.sent == []
-    enb.plane.arrive(enb.bearer)
-    assert [packet for packet, _ in enb.radio.sent] == [DOWNLINK]
+class Target(EnbHop):
+    """An eNodeB to which a UE is on its way: S1-U by TEID 0xB, forwarded packets by 0xF."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plane.remove(self.bearer)
+        self.bearer = RadioBearer(UE, 0xA, ("10.0.0.2", 2152), 0xB, Stage.EXPECTED, forwarding_teid=0xF)
+        self.plane.add(self.bearer)
+
+    async def hears(self, *packets: bytes) -> None:
+        for packet in packets:
+            self.s1u.arrives(packet)
+        await turn()
+
+    @property
+    def delivered(self) -> list[bytes]:
+        return [packet for packet, _ in self.radio.sent]
 
 
-async def test_enb_forwards_for_a_ue_that_has_left(enb: EnbHop) -> None:
-    enb.plane.leave(enb.bearer)
-    enb.bearer.forward_to = (("10.0.0.12", 2152), 0xF)
+@pytest.fixture
+async def target() -> AsyncIterator[Target]:
+    hop = Target()
+    yield hop
+    hop.plane.close()
+
+
+@pytest.fixture
+async def patient(target: Target, monkeypatch: pytest.MonkeyPatch) -> Target:
+    """A target that waits for ever for an End Marker."""
+    monkeypatch.setattr(enb_user_plane, "END_MARKER_LIMIT_S", 3600.0)
+    return target
+
+
+FORWARDED = [gpdu(0xF, bytes((number,))) for number in (1, 2, 3)]
+FRESH = [gpdu(0xB, bytes((number,))) for number in (11, 12, 13)]
+IN_ORDER = [bytes((number,)) for number in (1, 2, 3, 11, 12, 13)]
+NEXT = FTeid("10.0.0.13", Teid(0xE))
+
+
+@pytest.mark.parametrize("arrives_after", range(8))
+async def test_target_delivers_forwarded_packets_first(patient: Target, arrives_after: int) -> None:
+    wire = [FORWARDED[0], FRESH[0], FORWARDED[1], FRESH[1], FORWARDED[2], end_marker(0xF), FRESH[2]]
+    await patient.hears(*wire[:arrives_after])
+    assert patient.delivered == []
+    patient.plane.arrive(patient.bearer)
+    await patient.hears(*wire[arrives_after:])
+    assert patient.delivered == IN_ORDER
+
+
+async def test_fresh_packets_wait_for_the_end_marker(patient: Target) -> None:
+    patient.plane.arrive(patient.bearer)
+    await patient.hears(FRESH[0], FORWARDED[0])
+    assert patient.delivered == [b"\1"]
+    await patient.hears(end_marker(0xF))
+    assert patient.delivered == [b"\1", b"\x0b"]
+
+
+async def test_fresh_packets_do_not_wait_for_ever(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enb_user_plane, "END_MARKER_LIMIT_S", 0.0)
+    target.plane.arrive(target.bearer)
+    await target.hears(FRESH[0])
+    async with asyncio.timeout(10):
+        while target.delivered != [b"\x0b"]:
+            await turn()
+
+
+async def test_packets_forwarded_after_the_end_marker_are_delivered_too(patient: Target) -> None:
+    patient.plane.arrive(patient.bearer)
+    await patient.hears(end_marker(0xF), FORWARDED[0], FRESH[0])
+    assert patient.delivered == [b"\1", b"\x0b"]
+
+
+async def test_without_forwarding_nothing_is_waited_for(patient: Target) -> None:
+    patient.plane.remove(patient.bearer)
+    bearer = RadioBearer(UE, 0xA, ("10.0.0.2", 2152), 0xB, Stage.EXPECTED)
+    patient.plane.add(bearer)
+    await patient.hears(FRESH[0])
+    assert patient.delivered == []
+    patient.plane.arrive(bearer)
+    await patient.hears(FRESH[1])
+    assert patient.delivered == [b"\x0b", b"\x0c"]
+
+
+async def test_uplink_waits_until_the_ue_is_there(patient: Target) -> None:
+    patient.radio.arrives(UPLINK)
+    await turn()
+    assert patient.s1u.sent == []
+    patient.plane.arrive(patient.bearer)
+    assert patient.s1u.sent == [(gpdu(0xA, UPLINK), ("10.0.0.2", 2152))]
+
+
+async def test_what_waits_is_bounded(patient: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enb_user_plane, "HELD_PACKETS", 1)
+    await patient.hears(*FORWARDED)
+    assert patient.plane.counters.dropped == 2
+    patient.plane.arrive(patient.bearer)
+    assert patient.delivered == [b"\1"]
+
+
+async def test_source_forwards_with_the_end_marker(enb: EnbHop) -> None:
+    enb.plane.leave(enb.bearer, NEXT)
+    for packet in (gpdu(0xB, DOWNLINK), end_marker(0xB), gpdu(0xB, DOWNLINK)):
+        enb.s1u.arrives(packet)
+    enb.radio.arrives(UPLINK)
+    await turn()
+    to = (NEXT.address, GTPU_PORT)
+    forwarded = [sent for sent in enb.s1u.sent if sent[1] == to]
+    assert forwarded == [(gpdu(0xE, DOWNLINK), to), (end_marker(0xE), to), (gpdu(0xE, DOWNLINK), to)]
+    assert (gpdu(0xA, UPLINK), ("10.0.0.2", 2152)) in enb.s1u.sent, "what was on the air is taken"
+    assert (enb.radio.sent, enb.plane.counters.forwarded) == ([], 2)
+
+
+async def test_source_goes_on_forwarding_for_a_while_when_it_is_released(
+    enb: EnbHop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enb_user_plane, "FORWARDING_LIMIT_S", 0.0)
+    enb.plane.leave(enb.bearer, NEXT)
+    enb.plane.remove(enb.bearer)
+    enb.s1u.arrives(gpdu(0xB, DOWNLINK))
+    async with asyncio.timeout(10):
+        while not enb.plane.counters.dropped:
+            enb.s1u.arrives(gpdu(0xB, DOWNLINK))
+            await turn()
+    assert enb.plane.counters.forwarded >= 1
+
+
+async def test_source_without_a_tunnel_to_the_target_drops(enb: EnbHop) -> None:
+    enb.plane.leave(enb.bearer, None)
     enb.s1u.arrives(gpdu(0xB, DOWNLINK))
     await turn()
-    assert enb.s1u.sent == [(gpdu(0xF, DOWNLINK), ("10.0.0.12", 2152))]
+    assert (enb.radio.sent, enb.s1u.sent, enb.plane.counters.dropped) == ([], [], 1)
+
+
+async def test_packets_follow_a_ue_that_moves_on_before_the_end_marker(patient: Target) -> None:
+    patient.plane.arrive(patient.bearer)
+    await patient.hears(FRESH[0])
+    patient.plane.leave(patient.bearer, NEXT)
+    await patient.hears(FRESH[1], FORWARDED[0], end_marker(0xB), end_marker(0xF))
+    assert [packet for packet, _ in patient.s1u.sent] == [
+        gpdu(0xE, b"\1"),
+        gpdu(0xE, b"\x0b"),
+        gpdu(0xE, b"\x0c"),
+        end_marker(0xE),
+    ]
 
 
 async def test_removed_bearer_leaves_a_newer_one_alone(enb: EnbHop) -> None:
-    newer = RadioBearer(UE, 0x1A, ("10.0.0.2", 2152), 0x1B, present=True)
+    newer = RadioBearer(UE, 0x1A, ("10.0.0.2", 2152), 0x1B)
     enb.plane.add(newer)
     enb.plane.remove(enb.bearer)
     enb.radio.arrives(UPLINK)
