@@ -26,9 +26,10 @@ from mobiscud.app.replay import Sink, printer
 from mobiscud.bus import topics
 from mobiscud.bus.cloudevents import decode, rfc3339, unwrap
 from mobiscud.bus.embedded import EmbeddedBroker
-from mobiscud.bus.mqtt import Broker, Message, MqttBus
+from mobiscud.bus.mqtt import Broker, MqttBus
 from mobiscud.bus.publisher import EventPublisher
 from mobiscud.bus.requests import Requests
+from mobiscud.bus.spool import Message
 from mobiscud.core.config import CloudletConfig, Config
 from mobiscud.core.errors import ConfigError, DecodeError
 from mobiscud.core.ids import CloudletId
@@ -150,6 +151,7 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
         CloudletSwitch(switch_config, config.offload) as switch,
         PersonalVmHost(host_config, config.offload.gateway, on_notice) as hypervisor,
     ):
+        await switch.adopted(())  # this controller remembers no UE
         requests = Requests(bus, config.site.name, config.site.node)
         publisher = EventPublisher(bus, config.site.name, "controller", show_imsi=config.privacy.mode == "clear")
         controller = CloudletController(

@@ -1,7 +1,7 @@
 """The bus: events out, requests to and fro, over any MQTT broker.
 
 ``cloudevents`` turns events into JSON and back (pure); ``topics`` names the topics; ``mqtt`` keeps one connection
-alive, delivers in order and loses nothing while the broker is away; ``publisher`` puts a source's events and the
+alive and delivers in order; ``spool`` holds what waits meanwhile; ``publisher`` puts a source's events and the
 retained state of its UEs on the bus; ``requests`` is question and answer between controllers; ``embedded`` is a
 broker for a first run.
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
@@ -44,13 +43,18 @@ EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
 
 
 class Envelopes:
-    """Wraps the events of one source into CloudEvents; counts ``sequence`` up for each subject."""
+    """Wraps the events of one source into CloudEvents.
+
+    ``sequence`` is the time of the event in nanoseconds, or one more than the last where that would not be more. So it
+    counts up for each subject, goes on counting up when the program is started again, needs no memory of each UE, and
+    of several monitors on one wire it gives the order on that wire.
+    """
 
     def __init__(self, source: str, *, show_imsi: bool = False) -> None:
         """``source`` is ``/mobiscud/SITE/monitor`` or ``.../controller``."""
         self._source = source
         self._show_imsi = show_imsi
-        self._sequence: defaultdict[str | None, int] = defaultdict(int)
+        self._sequence = 0
 
     def wrap(self, event: Event) -> Json:
         """The event as a CloudEvent: a dictionary ready for JSON."""
@@ -59,7 +63,7 @@ class Envelopes:
         if not self._show_imsi and "imsi" in data:
             data["imsi"] = None
         subject = data.get("ue")
-        self._sequence[subject] += 1
+        self._sequence = max(event.at, self._sequence + 1)
         envelope: Json = {
             "specversion": "1.0",
             "id": hashlib.sha256(event.TYPE.encode() + b"\0" + event.origin).hexdigest()[:32],
@@ -68,16 +72,12 @@ class Envelopes:
             "time": rfc3339(event.at),
             "datacontenttype": "application/json",
             "dataschema": SCHEMA_PREFIX + event.TYPE,
-            "sequence": f"{self._sequence[subject]:020d}",
+            "sequence": f"{self._sequence:020d}",
             "data": data,
         }
         if subject is not None:
             envelope["subject"] = subject
         return envelope
-
-    def forget(self, subject: str) -> None:
-        """Drop the count of a subject that will not come back."""
-        self._sequence.pop(subject, None)
 
 
 def encode(envelope: Json) -> bytes:

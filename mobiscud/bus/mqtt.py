@@ -1,8 +1,9 @@
 """One connection to an MQTT broker that outlives the broker.
 
-``publish`` never waits: messages go into an outbox, leave it in order, many in flight at once (QoS 1), and are sent
+``publish`` never waits: messages go into a spool, leave it in order, many in flight at once (QoS 1), and are sent
 again, in order, when the connection was lost before the broker took them: at least once, never out of order. The
-outbox is bounded; what does not fit is counted. Subscriptions are made again at every reconnect.
+spool is bounded; what does not fit is counted. Subscriptions are made again at every reconnect, and a broker that
+speaks MQTT 5 keeps for a while what comes in between.
 
 MQTT 5 is tried first; a broker that only knows 3.1.1 serves as well (CONTRACT 3).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import socket
 import ssl
 from collections import deque
@@ -23,9 +25,11 @@ from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 import structlog
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from mobiscud.bus.spool import SPOOL_BYTES, Message, Spool
 from mobiscud.core.config import BusConfig
 from mobiscud.core.errors import AdapterError, ConfigError
 
@@ -34,21 +38,14 @@ Handler = Callable[[str, bytes], None]
 
 QOS: Final = 1
 IN_FLIGHT: Final = 200
-OUTBOX_LIMIT: Final = 100_000
 CONNECT_TIMEOUT_S: Final = 5.0
+KEEP_ALIVE_S: Final = 15
+"""A broker that says nothing for so long is gone; so are we to it after half as long again."""
+SESSION_S: Final = 300
+"""How long a broker keeps what we have subscribed to, when the connection breaks."""
 RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What is to be published."""
-
-    topic: str
-    payload: bytes
-    retain: bool = False
-    content_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +94,15 @@ def _secret(path: Path) -> str:
 class MqttBus:
     """The bus, as an asynchronous context manager: connected inside, everything sent on the way out."""
 
-    def __init__(self, broker: Broker, *, will: Message | None = None, client_id: str | None = None) -> None:
-        """``will`` is published by the broker when this node falls silent; ``client_id`` must be unique."""
+    def __init__(self, broker: Broker, *, will: Message | None = None, spool_bytes: int = SPOOL_BYTES) -> None:
+        """``will`` is published by the broker when this node falls silent; ``spool_bytes`` bounds what may wait."""
         self._broker = broker
         self._will = will
-        self._client_id = client_id
-        self._protocol = aiomqtt.ProtocolVersion.V5
+        self._client_id = f"mobiscud-{secrets.token_hex(8)}"
+        self._has_session = False  # with a broker that may still keep it
+        self._protocol: aiomqtt.ProtocolVersion | None = None
         self._client: aiomqtt.Client | None = None
-        self._outbox: deque[Message] = deque()
+        self._spool = Spool(spool_bytes)
         self._in_flight: deque[tuple[Message, asyncio.Task[None]]] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -112,8 +110,21 @@ class MqttBus:
         self._subscriptions: dict[str, list[Handler]] = {}
         self._on_connect: list[Callable[[], None]] = []
         self._supervisor: asyncio.Task[None] | None = None
-        self.dropped = 0
-        """Messages that found the outbox full."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a broker to talk to now."""
+        return self._client is not None
+
+    @property
+    def waiting(self) -> int:
+        """Messages that the broker has not yet taken."""
+        return len(self._spool) + len(self._in_flight)
+
+    @property
+    def lost(self) -> int:
+        """Messages that had to give way, since the spool was full."""
+        return self._spool.lost
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -129,6 +140,7 @@ class MqttBus:
     ) -> None:
         if self._client is not None:
             await self.flush()
+            await self._unsubscribe()
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
@@ -136,11 +148,8 @@ class MqttBus:
             await _leave(self._client)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, content_type: str | None = None) -> None:
-        """Put a message into the outbox; it leaves in its turn."""
-        if len(self._outbox) >= OUTBOX_LIMIT:
-            self.dropped += 1
-            return
-        self._outbox.append(Message(topic, payload, retain, content_type))
+        """Put a message into the spool; it leaves in its turn."""
+        self._spool.put(Message(topic, payload, retain, content_type))
         self._idle.clear()
         self._wake.set()
 
@@ -177,40 +186,54 @@ class MqttBus:
 
     # The connection ----------------------------------------------------------------------------------------------
 
-    def _new_client(self) -> aiomqtt.Client:
+    async def _connect(self) -> aiomqtt.Client:
+        """Connect in the highest protocol version that the broker knows; in MQTT 5 with a session that it keeps."""
+        try:
+            if self._protocol is None:
+                self._protocol = await self._highest_version()
+            client = self._new_client(self._protocol, keeps_session=True)
+            await client.__aenter__()
+        except aiomqtt.MqttError as error:
+            if isinstance(error, aiomqtt.MqttCodeError):
+                self._protocol = None  # it has answered, and refused: another broker may have taken its place
+            raise AdapterError(f"no MQTT broker at {self._broker.shown}: {error.__cause__ or error}") from error
+        self._has_session = True
+        return client
+
+    async def _highest_version(self) -> aiomqtt.ProtocolVersion:
+        """Tried without a session: a broker that does not know MQTT 5 stumbles over one before it says so."""
+        client = self._new_client(aiomqtt.ProtocolVersion.V5, keeps_session=False)
+        try:
+            await client.__aenter__()
+        except aiomqtt.MqttCodeError:
+            return aiomqtt.ProtocolVersion.V311
+        await _leave(client)
+        return aiomqtt.ProtocolVersion.V5
+
+    def _new_client(self, protocol: aiomqtt.ProtocolVersion, *, keeps_session: bool) -> aiomqtt.Client:
         broker = self._broker
         options: Iterable[Any] = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),) if broker.transport == "tcp" else ()
-        will = self._will and aiomqtt.Will(self._will.topic, self._will.payload, QOS, self._will.retain)
-        return aiomqtt.Client(
+        will = self._will if keeps_session else None
+        with_session = keeps_session and protocol is aiomqtt.ProtocolVersion.V5
+        client = aiomqtt.Client(
             broker.host,
             broker.port,
             username=broker.username,
             password=broker.password,
-            identifier=self._client_id,
-            protocol=self._protocol,
+            identifier=self._client_id if keeps_session else None,
+            protocol=protocol,
+            keepalive=KEEP_ALIVE_S,
+            clean_start=not self._has_session if with_session else MQTT_CLEAN_START_FIRST_ONLY,
+            properties=_session_properties() if with_session else None,
             transport=broker.transport,  # type: ignore[arg-type]  # "tcp" or "unix"
             tls_context=broker.tls,
-            will=will or None,
+            will=aiomqtt.Will(will.topic, will.payload, QOS, will.retain) if will else None,
             timeout=CONNECT_TIMEOUT_S,
             max_inflight_messages=IN_FLIGHT,
             socket_options=options,
         )
-
-    async def _connect(self) -> aiomqtt.Client:
-        for protocol in (self._protocol, aiomqtt.ProtocolVersion.V311):
-            self._protocol = protocol
-            client = self._new_client()
-            client.pending_calls_threshold = IN_FLIGHT + 1
-            try:
-                await client.__aenter__()
-            except aiomqtt.MqttError as error:
-                cause = error.__cause__ or error
-                if protocol is aiomqtt.ProtocolVersion.V5 and not isinstance(cause, OSError):
-                    continue  # it may not know MQTT 5: one more try, with 3.1.1
-                self._protocol = aiomqtt.ProtocolVersion.V5
-                raise AdapterError(f"no MQTT broker at {self._broker.shown}: {cause}") from error
-            return client
-        raise AssertionError("unreachable: the last protocol either connects or raises")
+        client.pending_calls_threshold = IN_FLIGHT + 1
+        return client
 
     async def _supervise(self, client: aiomqtt.Client | None) -> None:
         """Use the connection while it lasts, then make another."""
@@ -235,13 +258,21 @@ class MqttBus:
             else:
                 log.info("connected to the broker again", broker=self._broker.shown)
 
+    async def _unsubscribe(self) -> None:
+        """We go for good: the broker need not keep anything for us."""
+        if self._client is not None and self._subscriptions:
+            try:
+                await self._client.unsubscribe(list(self._subscriptions))
+            except aiomqtt.MqttError:
+                log.debug("the broker is gone before us")
+
     async def _serve(self, client: aiomqtt.Client) -> None:
         self._client = client
         for topic_filter in tuple(self._subscriptions):
             await client.subscribe(topic_filter, qos=QOS)
         for callback in self._on_connect:
             callback()
-        drainer = asyncio.create_task(self._drain(client), name="mqtt-outbox")
+        drainer = asyncio.create_task(self._drain(client), name="mqtt-spool")
         try:
             async for message in client.messages:
                 self._dispatch(message)
@@ -260,14 +291,13 @@ class MqttBus:
                 except Exception:
                     log.exception("a handler failed", topic=message.topic.value)  # the others still get theirs
 
-    # The outbox --------------------------------------------------------------------------------------------------
+    # The spool ---------------------------------------------------------------------------------------------------
 
     async def _drain(self, client: aiomqtt.Client) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._outbox and len(self._in_flight) < IN_FLIGHT:
-                message = self._outbox.popleft()
+            while len(self._in_flight) < IN_FLIGHT and (message := self._spool.take()) is not None:
                 sending = asyncio.create_task(self._send(client, message), name="mqtt-publish")
                 self._in_flight.append((message, sending))
                 sending.add_done_callback(self._sent)
@@ -286,23 +316,28 @@ class MqttBus:
             sending.exception()  # seen; what failed is still in flight and is sent again after the reconnect
         while self._in_flight and _delivered(self._in_flight[0][1]):
             self._in_flight.popleft()
-        if not self._in_flight and not self._outbox:
+        if not self.waiting:
             self._idle.set()
         self._wake.set()
 
     def _take_back(self) -> None:
-        """Put what the broker has not acknowledged back at the head of the outbox."""
-        waiting, self._in_flight = self._in_flight, deque()
-        for message, sending in reversed(waiting):
+        """Put what the broker has not acknowledged back at the head of the spool."""
+        unsure, self._in_flight = self._in_flight, deque()
+        for _, sending in unsure:
             sending.cancel()
-            if not _delivered(sending):
-                self._outbox.appendleft(message)
+        self._spool.put_back(message for message, sending in unsure if not _delivered(sending))
         self._wake.set()
 
 
 async def _leave(client: aiomqtt.Client) -> None:
     """Say goodbye, if there is still somebody to say it to."""
     await asyncio.gather(client.__aexit__(None, None, None), return_exceptions=True)
+
+
+def _session_properties() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = SESSION_S
+    return properties
 
 
 def _delivered(sending: asyncio.Task[None]) -> bool:

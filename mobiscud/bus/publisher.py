@@ -44,7 +44,6 @@ class EventPublisher:
             self._retain_state(event.ue, {**known, "status": "idle", "time": envelope["time"]})
         elif isinstance(event, UeDetached):
             self._retain_state(event.ue, None)
-            self._envelopes.forget(event.ue)
         elif isinstance(event, UeIdentified):
             self._retain_state(event.previous_ue, None)
 

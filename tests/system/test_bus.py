@@ -13,8 +13,9 @@ import pytest
 
 from mobiscud.bus import topics
 from mobiscud.bus.embedded import EmbeddedBroker
-from mobiscud.bus.mqtt import Broker, Message, MqttBus
+from mobiscud.bus.mqtt import Broker, MqttBus
 from mobiscud.bus.requests import Requests
+from mobiscud.bus.spool import Message
 from mobiscud.core.config import BusConfig
 from mobiscud.core.errors import AdapterError, ConfigError
 from testbed.mosquitto import Mosquitto, free_port

@@ -1,6 +1,7 @@
 """Events are written as the contract says, and read back as they were."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -109,9 +110,17 @@ def test_the_id_names_the_fact_and_not_the_observer() -> None:
     assert one["id"] != Envelopes("/mobiscud/lab/monitor").wrap(COMPLETED)["id"]
 
 
-def test_sequence_counts_up_for_each_ue() -> None:
+def test_sequence_counts_up_also_where_times_do_not() -> None:
     envelopes = Envelopes("/mobiscud/lab/monitor")
-    assert [int(envelopes.wrap(e)["sequence"]) for e in (ATTACHED, DROPPED, COMPLETED)] == [1, 1, 2]
+    numbers = [envelopes.wrap(event)["sequence"] for event in (DROPPED, COMPLETED, ATTACHED, COMPLETED, ATTACHED)]
+    assert numbers == sorted(set(numbers)), "as text, too"
+
+
+def test_sequence_counts_on_after_a_restart() -> None:
+    before = Envelopes("/mobiscud/lab/monitor")
+    numbers = [before.wrap(ATTACHED)["sequence"] for _ in range(3)]
+    later = replace(COMPLETED, at=ATTACHED.at + 1_000_000)
+    assert Envelopes("/mobiscud/lab/monitor").wrap(later)["sequence"] > numbers[-1]
 
 
 def test_every_type_of_the_contract_has_a_class() -> None:
