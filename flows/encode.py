@@ -1,34 +1,41 @@
-"""Our rules as OpenFlow 1.3 messages: the only place that knows the os-ken codec's names for matches and actions."""
+"""Changes of the switch's flows as OpenFlow 1.3 messages, and the flows it says it has. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import assert_never
 
 from os_ken.ofproto import ofproto_v1_3 as of
-from os_ken.ofproto import ofproto_v1_3_parser as parser
 
-from flows.rules import (
-    OURS,
-    OURS_MASK,
-    Action,
-    AnswerArp,
-    DecrementTtl,
-    FlowRule,
-    Goto,
-    Match,
-    Output,
-    OutputBack,
-    SetEthernet,
-)
-from mobiscud.core.errors import AdapterError
-from mobiscud.core.ids import PortNo
+from flows.oxm import PortNames, Ports, instructions, match_fields, read_instructions, read_match
+from flows.pipeline import flow_name
+from flows.rules import OURS, OURS_MASK, FlowRule
+from mobiscud.core.errors import DecodeError
+from mobiscud.core.ids import Cookie, TableId
 
-ARP_REQUEST, ARP_REPLY = 1, 2  # RFC 826
+HEADER = struct.Struct("!BBHI")
+FLOW_MOD = struct.Struct("!QQBBHHHIIIHxx")  # 7.3.4.1, up to the match
+MATCH = struct.Struct("!HH")  # 7.2.3.1
+FLOW_STATS = struct.Struct("!HBxIIHHHHxxxxQQQ")  # 7.3.5.2
 EXACT = (1 << 64) - 1
 
-Ports = Mapping[str, PortNo]
+
+@dataclass(frozen=True, slots=True)
+class FoundFlow:
+    """A flow as the switch tells it: where it is, and the octets of its match and instructions."""
+
+    cookie: Cookie
+    table: int
+    priority: int
+    match: bytes
+    instructions: bytes
+
+    @property
+    def id(self) -> str:
+        """Names it in errors."""
+        return f"{self.cookie:016x}/table {self.table}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,97 +53,82 @@ class DeleteFlow:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteFound:
+    """Remove a flow that the switch told us of."""
+
+    flow: FoundFlow
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteOurs:
     """Remove every flow that carries our mark, from all tables."""
 
 
-Change = AddFlow | DeleteFlow | DeleteOurs
+Change = AddFlow | DeleteFlow | DeleteFound | DeleteOurs
 
 
-def flow_mod(switch: Any, change: Change, ports: Ports) -> Any:
-    """The message for one change; ``switch`` stands for the protocol version, as the codec wants it.
+def flow_mod(change: Change, ports: Ports, xid: int) -> bytes:
+    """The message for one change.
 
     :raises AdapterError: the rule names a port that the switch does not have
     """
-    anywhere = {"out_port": of.OFPP_ANY, "out_group": of.OFPG_ANY}
+    head: tuple[int, int, int, int, int]
     match change:
         case AddFlow(rule):
-            return parser.OFPFlowMod(
-                switch, command=of.OFPFC_ADD, **_head(rule, ports), instructions=_instructions(rule.actions, ports)
-            )
+            head = (rule.cookie, 0, rule.table, of.OFPFC_ADD, rule.priority)
+            body = _match(match_fields(rule.match, ports)) + instructions(rule.actions, ports)
         case DeleteFlow(rule):
-            return parser.OFPFlowMod(
-                switch, command=of.OFPFC_DELETE_STRICT, cookie_mask=EXACT, **_head(rule, ports), **anywhere
-            )
+            head = (rule.cookie, EXACT, rule.table, of.OFPFC_DELETE_STRICT, rule.priority)
+            body = _match(match_fields(rule.match, ports))
+        case DeleteFound(flow):
+            head = (flow.cookie, EXACT, flow.table, of.OFPFC_DELETE_STRICT, flow.priority)
+            body = _match(flow.match)
         case DeleteOurs():
-            return parser.OFPFlowMod(
-                switch,
-                command=of.OFPFC_DELETE,
-                table_id=of.OFPTT_ALL,
-                cookie=OURS,
-                cookie_mask=OURS_MASK,
-                **anywhere,
-            )
+            head = (OURS, OURS_MASK, of.OFPTT_ALL, of.OFPFC_DELETE, 0)
+            body = _match(b"")
         case _ as never:
             assert_never(never)
+    cookie, mask, table, command, priority = head
+    mod = FLOW_MOD.pack(cookie, mask, table, command, 0, 0, priority, of.OFP_NO_BUFFER, of.OFPP_ANY, of.OFPG_ANY, 0)
+    return HEADER.pack(of.OFP_VERSION, of.OFPT_FLOW_MOD, HEADER.size + len(mod) + len(body), xid) + mod + body
 
 
-def _head(rule: FlowRule, ports: Ports) -> dict[str, Any]:
-    return {
-        "cookie": rule.cookie,
-        "table_id": rule.table,
-        "priority": rule.priority,
-        "match": parser.OFPMatch(**_fields(rule.match, ports)),
-    }
+def _match(fields: bytes) -> bytes:
+    length = MATCH.size + len(fields)
+    return MATCH.pack(of.OFPMT_OXM, length) + fields + bytes(-length % 8)
 
 
-def _number(port: str, ports: Ports) -> PortNo:
-    if port not in ports:
-        raise AdapterError(f"the switch has no port {port!r}; it has {', '.join(sorted(ports)) or 'none'}")
-    return ports[port]
+def read_flows(body: bytes) -> Iterator[FoundFlow]:
+    """The flows in one part of the answer (7.3.5.2).
+
+    :raises DecodeError: lengths that contradict each other
+    """
+    offset = 0
+    while offset < len(body):
+        if offset + FLOW_STATS.size + MATCH.size > len(body):
+            raise DecodeError("half a flow", offset=offset)
+        length, table, _, _, priority, _, _, _, cookie, _, _ = FLOW_STATS.unpack_from(body, offset)
+        start = offset + FLOW_STATS.size
+        _, match_length = MATCH.unpack_from(body, start)
+        end = offset + length
+        fields_end = start + match_length
+        actions = start + (match_length + 7) // 8 * 8
+        if match_length < MATCH.size or actions > end or end > len(body):
+            raise DecodeError("a flow that contradicts its length", offset=offset)
+        fields = body[start + MATCH.size : fields_end]
+        yield FoundFlow(Cookie(cookie), table, priority, fields, body[actions:end])
+        offset = end
 
 
-def _fields(match: Match, ports: Ports) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    if match.in_port:
-        fields["in_port"] = _number(match.in_port, ports)
-    for name in ("eth_type", "eth_dst", "ipv4_src", "ipv4_dst"):
-        if value := getattr(match, name):
-            fields[name] = value
-    if match.arp_target:
-        fields |= {"arp_op": ARP_REQUEST, "arp_tpa": match.arp_target}
-    return fields
+def understand(flow: FoundFlow, names: PortNames) -> FlowRule:
+    """The rule that a found flow is.
 
-
-def _instructions(actions: tuple[Action, ...], ports: Ports) -> list[Any]:
-    encoded = [step for action in actions for step in _steps(action, ports)]
-    instructions = [parser.OFPInstructionActions(of.OFPIT_APPLY_ACTIONS, encoded)] if encoded else []
-    instructions += [parser.OFPInstructionGotoTable(action.table) for action in actions if isinstance(action, Goto)]
-    return instructions
-
-
-def _steps(action: Action, ports: Ports) -> list[Any]:
-    """The codec's actions for one of ours; ``Goto`` is an instruction instead."""
-    match action:
-        case SetEthernet(source, destination):
-            return [parser.OFPActionSetField(eth_src=source), parser.OFPActionSetField(eth_dst=destination)]
-        case DecrementTtl():
-            return [parser.OFPActionDecNwTtl()]
-        case Output(port):
-            return [parser.OFPActionOutput(_number(port, ports))]
-        case OutputBack():
-            return [parser.OFPActionOutput(of.OFPP_IN_PORT)]
-        case AnswerArp(address, mac):
-            return [
-                parser.NXActionRegMove("eth_src", "eth_dst", 48),
-                parser.OFPActionSetField(eth_src=mac),
-                parser.OFPActionSetField(arp_op=ARP_REPLY),
-                parser.NXActionRegMove("arp_sha", "arp_tha", 48),
-                parser.NXActionRegMove("arp_spa", "arp_tpa", 32),
-                parser.OFPActionSetField(arp_sha=mac),
-                parser.OFPActionSetField(arp_spa=address),
-            ]
-        case Goto():
-            return []
-        case _ as never:
-            assert_never(never)
+    :raises DecodeError: it is not like any rule of ours
+    """
+    try:
+        match = read_match(flow.match, names)
+        actions = read_instructions(flow.instructions, names)
+        table = TableId(flow.table)
+    except ValueError as error:  # a number outside its range, an address of another length
+        raise DecodeError(str(error)) from error
+    return FlowRule(flow.cookie, flow_name(table), table, flow.priority, match, actions)

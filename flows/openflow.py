@@ -9,23 +9,46 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+import struct
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from os_ken.ofproto import ofproto_parser
+from os_ken.ofproto import ofproto_common, ofproto_parser
 from os_ken.ofproto import ofproto_v1_3 as of
 from os_ken.ofproto import ofproto_v1_3_parser as parser
 from os_ken.ofproto.ofproto_protocol import ProtocolDesc
 
-from flows.encode import AddFlow, Change, DeleteFlow, DeleteOurs, flow_mod
+from flows.encode import AddFlow, Change, DeleteFlow, DeleteFound, DeleteOurs, FoundFlow, flow_mod, read_flows
+from flows.rules import OURS, OURS_MASK
 from mobiscud.core.errors import AdapterError, ConfigError, SetupError
 from mobiscud.core.ids import PortNo
 
 HEADER_SIZE = of.OFP_HEADER_SIZE
 ANSWER_TIMEOUT_S = 10.0
 PROBE_INTERVAL_S = 5.0
+MULTIPART_SIZE = of.OFP_MULTIPART_REPLY_SIZE
+FLOWS = of.OFPMP_FLOW.to_bytes(2)
 ATOMIC_ORDERED = of.ONF_BF_ATOMIC | of.ONF_BF_ORDERED
+
+
+XID_LIMIT = 1 << 32
+IN_BUNDLE = struct.Struct("!BBHIIIIxxH")  # EXT-230, ONF_ET_BUNDLE_ADD_MESSAGE, up to the message
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Changes on their way, with consecutive transaction ids from ``first``, and what the switch said against them."""
+
+    first: int
+    changes: Sequence[Change]
+    errors: list[str] = field(default_factory=list)
+
+    def blame(self, xid: int, reason: str) -> None:
+        """Note an error if it is about one of these."""
+        if 0 <= xid - self.first < len(self.changes):
+            self.errors.append(f"the switch refused {_name(self.changes[xid - self.first])}: {reason}")
 
 
 class OpenFlowChannel:
@@ -36,11 +59,11 @@ class OpenFlowChannel:
         self._reader = reader
         self._writer = writer
         self._version = ProtocolDesc(version=of.OFP_VERSION)
-        self._xids = itertools.count(1)
+        self._next_xid = 1
         self._bundles = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._parts: dict[int, list[Any]] = {}
-        self._blame: dict[int, tuple[str, list[str]]] = {}
+        self._batches: list[_Batch] = []
         self._hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._why_lost = ""
         self.lost = asyncio.Event()
@@ -53,24 +76,26 @@ class OpenFlowChannel:
         """
         if not changes:
             return
-        mods = [flow_mod(self._version, change, self.ports) for change in changes]
-        bundle = next(self._bundles)
-        errors: list[str] = []
-        blamed = []
         self._check()
-        self._send(self._bundle_control(bundle, of.ONF_BCT_OPEN_REQUEST))
-        for change, mod in zip(changes, mods, strict=True):
-            xid = self._send(parser.ONFBundleAddMsg(self._version, bundle, ATOMIC_ORDERED, mod, []))
-            self._blame[xid] = (_name(change), errors)
-            blamed.append(xid)
+        bundle = next(self._bundles)
+        batch = _Batch(self._take_xids(len(changes)), changes)
+        mods = [flow_mod(change, self.ports, batch.first + number) for number, change in enumerate(changes)]
+        self._batches.append(batch)
         try:
+            self._send(self._bundle_control(bundle, of.ONF_BCT_OPEN_REQUEST))
+            self._writer.write(b"".join(_in_bundle(bundle, batch.first + i, mod) for i, mod in enumerate(mods)))
             await self._ask(self._bundle_control(bundle, of.ONF_BCT_COMMIT_REQUEST))
             await self.barrier()
         except AdapterError as error:
-            raise AdapterError("; ".join(errors) or str(error)) from error
+            raise AdapterError("; ".join(batch.errors) or str(error)) from error
         finally:
-            for xid in blamed:
-                self._blame.pop(xid, None)
+            self._batches.remove(batch)
+
+    async def our_flows(self) -> list[FoundFlow]:
+        """All flows in the switch that carry our mark, whoever installed them."""
+        request = parser.OFPFlowStatsRequest(self._version, cookie=OURS, cookie_mask=OURS_MASK)
+        found: list[FoundFlow] = await self._ask(request)
+        return found
 
     async def barrier(self) -> None:
         """Return when everything sent before has been done (OpenFlow 1.3, 7.3.8)."""
@@ -90,8 +115,16 @@ class OpenFlowChannel:
         if self.lost.is_set():
             raise AdapterError(f"the connection to {self._target} is lost: {self._why_lost}")
 
+    def _take_xids(self, count: int) -> int:
+        """The first of ``count`` consecutive transaction ids."""
+        if self._next_xid + count >= XID_LIMIT:
+            self._next_xid = 1
+        first = self._next_xid
+        self._next_xid += count
+        return first
+
     def _send(self, message: Any, xid: int | None = None) -> int:
-        xid = next(self._xids) & 0xFFFF_FFFF if xid is None else xid
+        xid = self._take_xids(1) if xid is None else xid
         message.set_xid(xid)
         message.serialize()
         self._writer.write(message.buf)
@@ -162,15 +195,22 @@ class OpenFlowChannel:
             return
         if version != of.OFP_VERSION:
             raise AdapterError(f"the switch does not speak OpenFlow 1.3 (it answers in version {version})")
+        if kind == of.OFPT_MULTIPART_REPLY and data[HEADER_SIZE : HEADER_SIZE + 2] == FLOWS:
+            more = int.from_bytes(data[HEADER_SIZE + 2 : HEADER_SIZE + 4]) & of.OFPMPF_REPLY_MORE
+            self._take_part(xid, read_flows(data[MULTIPART_SIZE:]), bool(more))
+            return
         message = ofproto_parser.msg(self._version, version, kind, length, xid, data)
         if kind == of.OFPT_ERROR:
             self._fail(xid, _reason(message))
         elif kind == of.OFPT_MULTIPART_REPLY:
-            self._parts.setdefault(xid, []).extend(message.body)
-            if not message.flags & of.OFPMPF_REPLY_MORE:
-                self._answer(xid, self._parts.pop(xid))
+            self._take_part(xid, message.body, bool(message.flags & of.OFPMPF_REPLY_MORE))
         else:
             self._answer(xid, message)
+
+    def _take_part(self, xid: int, part: Iterable[Any], more: bool) -> None:
+        self._parts.setdefault(xid, []).extend(part)
+        if not more:
+            self._answer(xid, self._parts.pop(xid))
 
     def _answer(self, xid: int, message: Any) -> None:
         waiting = self._waiting.get(xid)
@@ -180,9 +220,8 @@ class OpenFlowChannel:
     def _fail(self, xid: int, reason: str) -> None:
         if not self._hello.done():
             self._hello.set_exception(AdapterError(f"{self._target} does not speak OpenFlow 1.3: {reason}"))
-        if xid in self._blame:
-            rule, errors = self._blame[xid]
-            errors.append(f"the switch refused {rule}: {reason}")
+        for batch in self._batches:
+            batch.blame(xid, reason)
         waiting = self._waiting.get(xid)
         if waiting is not None and not waiting.done():
             waiting.set_exception(AdapterError(f"the switch refused: {reason}"))
@@ -233,10 +272,19 @@ async def _open(target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
     raise ConfigError(f"switches: openflow: {target!r} is neither unix:PATH nor tcp:HOST:PORT")
 
 
+def _in_bundle(bundle: int, xid: int, mod: bytes) -> bytes:
+    """A message as part of a bundle; both bear the same transaction id."""
+    head = (of.OFP_VERSION, of.OFPT_EXPERIMENTER, IN_BUNDLE.size + len(mod), xid)
+    what = (ofproto_common.ONF_EXPERIMENTER_ID, of.ONF_ET_BUNDLE_ADD_MESSAGE, bundle, ATOMIC_ORDERED)
+    return IN_BUNDLE.pack(*head, *what) + mod
+
+
 def _name(change: Change) -> str:
     match change:
         case AddFlow(rule) | DeleteFlow(rule):
             return rule.id
+        case DeleteFound(flow):
+            return flow.id
         case DeleteOurs():
             return "the sweep of our flows"
 

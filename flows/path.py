@@ -36,7 +36,7 @@ def path_rules(ue: UeKey, path: PathSpec | None, layout: Layout) -> frozenset[Ru
         to_pvm: tuple[Action, ...] = (SetEthernet(layout.gateway_mac, pvm.mac), Output(layout.pvm_port))
     else:
         to_pvm = _to_peer(path.pvm_at, layout)
-    up = Match(eth_type=EtherType.IPV4, ipv4_src=ue_ip, ipv4_dst=pvm.address)
+    up = Match(eth_type=EtherType.IPV4, ip_src=ue_ip, ip_dst=pvm.address)
     rules: list[Rule] = [FlowRule(cookie, "uplink", UPLINK, NORMAL, up, to_pvm)]
 
     to_ue: tuple[Action, ...] = ()
@@ -46,7 +46,7 @@ def path_rules(ue: UeKey, path: PathSpec | None, layout: Layout) -> frozenset[Ru
     elif path.ue_at is not None:
         to_ue = _to_peer(path.ue_at, layout)
     if to_ue:
-        down = Match(eth_type=EtherType.IPV4, ipv4_src=pvm.address, ipv4_dst=ue_ip)
+        down = Match(eth_type=EtherType.IPV4, ip_src=pvm.address, ip_dst=ue_ip)
         rules.append(FlowRule(cookie, "downlink", DOWNLINK, NORMAL, down, to_ue))
 
     rules += (DecapRule(cookie, tunnel, pvm.address, ue_ip) for tunnel in path.uplinks)

@@ -30,6 +30,14 @@ NORMAL: Final = 100
 EXCEPTION: Final = 200
 
 
+FLOW_NAMES: Final[Mapping[int, str]] = {UPLINK: "uplink", DOWNLINK: "downlink"}
+
+
+def flow_name(table: TableId) -> str:
+    """How the flows of a table that are made for UEs are called."""
+    return FLOW_NAMES.get(table, "static")
+
+
 def link_mac(cloudlet: CloudletId) -> str:
     """The address of a cloudlet on the inter-cloudlet links: locally administered, the same wherever it is computed."""
     return "02:4d:53:" + sha256(cloudlet.encode()).digest()[:3].hex(":")

@@ -5,7 +5,7 @@ Ports are named, not numbered: the channel knows the numbers of the switch it sp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
 
@@ -38,9 +38,10 @@ class Match:
     in_port: str = ""
     eth_type: int = 0
     eth_dst: str = ""
-    ipv4_src: str = ""
-    ipv4_dst: str = ""
+    ip_src: str = ""
+    ip_dst: str = ""
     arp_target: str = ""
+    eth_src: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,10 @@ Action = SetEthernet | DecrementTtl | Output | OutputBack | AnswerArp | Goto
 
 @dataclass(frozen=True, slots=True)
 class FlowRule:
-    """One OpenFlow flow. No actions: what matches is dropped."""
+    """One OpenFlow flow. No actions: what matches is dropped. The name is for people; the switch does not know it."""
 
     cookie: Cookie
-    name: str
+    name: str = field(compare=False)
     table: TableId
     priority: int
     match: Match

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from types import TracebackType
@@ -10,18 +11,18 @@ from typing import Self
 
 import structlog
 
-from flows.encode import AddFlow, Change, DeleteFlow, DeleteOurs
+from flows.encode import AddFlow, DeleteFlow, DeleteFound, DeleteOurs, FoundFlow, understand
 from flows.gtp_datapath.datapath import GtpDatapath, WirePorts
 from flows.gtp_datapath.entries import Counter
 from flows.openflow import OpenFlowChannel, connect
 from flows.path import path_rules
 from flows.pipeline import Layout, link_mac, static_rules
-from flows.plan import diff
-from flows.rules import DecapRule, EncapRule, FlowRule, Rule, Slot
+from flows.plan import PathPlan, diff
+from flows.rules import OURS, DecapRule, EncapRule, FlowRule, Rule, Slot, ue_cookie
 from mobiscud.core.config import OffloadConfig, SwitchConfig
 from mobiscud.core.edge import PathSpec
-from mobiscud.core.errors import AdapterError, ConfigError, SetupError
-from mobiscud.core.ids import CloudletId, UeKey
+from mobiscud.core.errors import AdapterError, ConfigError, DecodeError, SetupError
+from mobiscud.core.ids import CloudletId, Cookie, UeKey
 
 RETRY_S = 0.5
 LINGER_S = 1.0  # Open vSwitch looks at each cached flow at least every 0.5 s (other_config:max-revalidator)
@@ -54,8 +55,9 @@ def layout_of(switch: SwitchConfig, offload: OffloadConfig) -> Layout:
 class CloudletSwitch:
     """Use as a context manager; inside, the wire passes and ``apply`` works. After it, the wire still passes.
 
-    Runs in the network namespace of the cloudlet. What an earlier run left in the bridge under our cookie is swept.
-    When the switch goes away and comes back, it is given everything anew.
+    Runs in the network namespace of the cloudlet. What an earlier run had to leave there (it was killed) stays at
+    work: apply the path of every UE that is known from before, which changes only what differs, then sweep the rest
+    with ``adopted``. When the switch goes away and comes back, it is given whatever it lacks.
     """
 
     def __init__(self, switch: SwitchConfig, offload: OffloadConfig) -> None:
@@ -63,7 +65,7 @@ class CloudletSwitch:
         self._layout = layout_of(switch, offload)
         ports = WirePorts(switch.enb_port, switch.core_port, switch.gi_port)
         self._datapath = GtpDatapath(switch.cloudlet, ports, switch.bpffs, link_mac(self._layout.cloudlet))
-        self._installed: dict[UeKey, dict[Slot, Rule]] = {}
+        self._installed: dict[Cookie, dict[Slot, Rule]] = {}
         self._occupied: dict[Slot, Rule] = {}
         self._lingering: dict[Slot, asyncio.TimerHandle] = {}
         self._changing = asyncio.Lock()
@@ -78,6 +80,8 @@ class CloudletSwitch:
         """
         try:
             await self._datapath.attach()
+            for rule in self._datapath.rules():
+                self._adopt(rule)
             ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._keeper = asyncio.create_task(self._stay_connected(ready), name=f"switch {self._config.cloudlet}")
             await ready
@@ -100,19 +104,33 @@ class CloudletSwitch:
 
         :raises AdapterError: the switch refused a rule or is gone; what was done stays known, so apply again
         """
+        return (await self.apply_all({ue: path}))[ue]
+
+    async def apply_all(self, paths: Mapping[UeKey, PathSpec | None]) -> dict[UeKey, tuple[str, ...]]:
+        """As ``apply``, for many UEs at once: one step of the switch for all that may happen at one moment.
+
+        :raises AdapterError: as ``apply``; a path that no port leads to is refused before anything is done
+        """
+        desired = {ue: path_rules(ue, path, self._layout) for ue, path in paths.items()}
         async with self._changing:
-            if self._channel is None:
-                raise AdapterError(f"the switch of cloudlet {self._config.cloudlet!r} is not connected")
-            desired = path_rules(ue, path, self._layout)
-            installed = self._installed.setdefault(ue, {})
-            plan = diff(desired, installed.values())
-            for _, rules in groupby(plan.adds, key=type):
-                await self._add(installed, list(rules), self._channel)
-            for _, rules in groupby(plan.deletes, key=type):
-                await self._delete(installed, list(rules), self._channel)
-            if not installed:
-                del self._installed[ue]
-        return tuple(sorted(rule.id for rule in desired))
+            installed = [rule for ue in paths for rule in self._installed.get(ue_cookie(ue), {}).values()]
+            await self._carry_out(diff(frozenset().union(*desired.values()), installed))
+        return {ue: tuple(sorted(rule.id for rule in rules)) for ue, rules in desired.items()}
+
+    async def adopted(self, keep: Collection[UeKey]) -> int:
+        """Remove every rule that belongs to none of these UEs, and say how many there were.
+
+        To be called once after a start, when ``apply`` has been called for every UE that is known from before.
+
+        :raises AdapterError: as ``apply``
+        """
+        async with self._changing:
+            known = {ue_cookie(ue) for ue in keep}
+            stale = [r for cookie, rules in self._installed.items() if cookie not in known for r in rules.values()]
+            await self._carry_out(diff((), stale))
+        if stale:
+            log.info("stale rules removed", cloudlet=self._config.cloudlet, rules=len(stale))
+        return len(stale)
 
     async def counters(self) -> SwitchCounters:
         """What was carried since the rules were made."""
@@ -152,7 +170,7 @@ class CloudletSwitch:
             try:
                 async with connect(self._config.openflow) as channel:
                     async with self._changing:
-                        await channel.commit(self._everything())
+                        await self._bring_in_line(channel, adopt=not ready.done())
                         self._channel = channel
                     if not ready.done():
                         ready.set_result(None)
@@ -167,20 +185,43 @@ class CloudletSwitch:
                 self._channel = None
             await asyncio.sleep(RETRY_S)
 
-    def _everything(self) -> list[Change]:
-        """All flows that shall be there, and no other of ours, in one bundle."""
-        flows = [rule for rule in self._occupied.values() if isinstance(rule, FlowRule)]
-        return [DeleteOurs(), *(AddFlow(rule) for rule in (*static_rules(self._layout), *flows))]
+    async def _bring_in_line(self, channel: OpenFlowChannel, *, adopt: bool) -> None:
+        """Give the switch what it lacks and take away what is not ours to keep, at one moment.
 
-    async def _add(self, installed: dict[Slot, Rule], rules: list[Rule], channel: OpenFlowChannel) -> None:
+        ``adopt``: what it holds for UEs is taken over as it is. Otherwise only what we know of may stay.
+        """
+        found, strange = _understood(await channel.our_flows(), channel)
+        if adopt:
+            for rule in found:
+                if rule.cookie != OURS:
+                    self._adopt(rule)
+        known = (rule for rule in self._occupied.values() if isinstance(rule, FlowRule))
+        plan = diff({*static_rules(self._layout), *known}, found)
+        adds = [AddFlow(rule) for rule in plan.adds if isinstance(rule, FlowRule)]
+        deletes = [DeleteFlow(rule) for rule in plan.deletes if isinstance(rule, FlowRule)]
+        await channel.commit([*map(DeleteFound, strange), *deletes, *adds])
+
+    def _adopt(self, rule: Rule) -> None:
+        """Take a rule that is at work for one of ours, whichever UE it was made for."""
+        self._installed.setdefault(rule.cookie, {})[rule.slot] = self._occupied[rule.slot] = rule
+
+    async def _carry_out(self, plan: PathPlan) -> None:
+        if self._channel is None:
+            raise AdapterError(f"the switch of cloudlet {self._config.cloudlet!r} is not connected")
+        for _, rules in groupby(plan.adds, key=type):
+            await self._add(list(rules), self._channel)
+        for _, rules in groupby(plan.deletes, key=type):
+            await self._delete(list(rules), self._channel)
+
+    async def _add(self, rules: list[Rule], channel: OpenFlowChannel) -> None:
         """Make rules of one kind, and keep account of them."""
         await channel.commit([AddFlow(rule) for rule in rules if isinstance(rule, FlowRule)])
         for rule in rules:
             if not isinstance(rule, FlowRule):
                 self._datapath.add(rule)
-            installed[rule.slot] = self._occupied[rule.slot] = rule
+            self._adopt(rule)
 
-    async def _delete(self, installed: dict[Slot, Rule], rules: list[Rule], channel: OpenFlowChannel) -> None:
+    async def _delete(self, rules: list[Rule], channel: OpenFlowChannel) -> None:
         """Unmake rules of one kind, but for those whose slot another UE has taken since (the same one, renamed)."""
         still_there = [rule for rule in rules if self._occupied.get(rule.slot) == rule]
         await channel.commit([DeleteFlow(rule) for rule in still_there if isinstance(rule, FlowRule)])
@@ -191,7 +232,10 @@ class CloudletSwitch:
             elif isinstance(rule, EncapRule):
                 self._linger(rule)
         for rule in rules:
-            del installed[rule.slot]
+            of_ue = self._installed[rule.cookie]
+            del of_ue[rule.slot]
+            if not of_ue:
+                del self._installed[rule.cookie]
 
     def _linger(self, rule: EncapRule) -> None:
         """Forget a tunnel towards a UE a little later: the switch's flow cache may still send packets there."""
@@ -204,3 +248,15 @@ class CloudletSwitch:
         del self._lingering[rule.slot]
         if rule.slot not in self._occupied:
             self._datapath.delete(rule)
+
+
+def _understood(flows: Iterable[FoundFlow], channel: OpenFlowChannel) -> tuple[list[FlowRule], list[FoundFlow]]:
+    """The rules behind flows; and the flows that are like no rule of ours, as an older version may have left."""
+    names: dict[int, str] = {number: name for name, number in channel.ports.items()}
+    rules, strange = [], []
+    for flow in flows:
+        try:
+            rules.append(understand(flow, names))
+        except DecodeError:
+            strange.append(flow)
+    return rules, strange

@@ -180,7 +180,7 @@ def _matches(match: Match, port: str, packet: Ether) -> bool:
     if match.eth_type not in (0, packet.type):
         return False
     if match.eth_type == EtherType.IPV4:
-        return match.ipv4_src in ("", packet[IP].src) and match.ipv4_dst in ("", packet[IP].dst)
+        return match.ip_src in ("", packet[IP].src) and match.ip_dst in ("", packet[IP].dst)
     if match.eth_type == EtherType.ARP:
         return bool(packet[ARP].op == 1 and packet[ARP].pdst == match.arp_target)
     return True

@@ -65,7 +65,7 @@ class SwitchBench:
     """Use as a context manager. While it stands, the thread is inside the cloudlet's namespace, as a node would be."""
 
     def __init__(self, prefix: str, run_dir: Path) -> None:
-        self._cloudlet = f"{prefix}-sw"
+        self.namespace = self._cloudlet = f"{prefix}-sw"
         self._outside = f"{prefix}-far"
         self.ovs = OpenVSwitch(run_dir, self._cloudlet)
         self.offload = OffloadConfig()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from flows.gtp_datapath.build import build
 from flows.gtp_datapath.commands import run
 from flows.gtp_datapath.entries import Counter, Statistic
 from flows.gtp_datapath.interfaces import Interface, inspect, set_promiscuous
-from flows.gtp_datapath.maps import BpfMap
+from flows.gtp_datapath.maps import BpfMap, program_id
 from flows.rules import DecapRule, MapRule
 from mobiscud.core.errors import SetupError
 
@@ -49,18 +49,26 @@ class GtpDatapath:
         self.found_wire = False
 
     async def attach(self) -> None:
-        """Load and attach; from here on the wire passes everything. What an earlier run left is replaced in place.
+        """Load and attach; from here on the wire passes everything.
+
+        Where this program is at work already, it and its maps are adopted as they are, and no packet notices. (The
+        kernel may have killed the process that made them.) Another version of it is replaced in place.
+
 
         :raises SetupError: a port, a program or a privilege is missing
         """
         ports = self._ports
         enb, core, gi = inspect(ports.enb), inspect(ports.core), inspect(ports.gi)
-        self.found_wire = bool((await run("tc", *_filter("show", ports.enb))).strip())
+        at_work = await _program_at_work(ports.enb)
+        self.found_wire = at_work is not None
         program = await build()
         folder = bpffs.prepare(self._file_system, self._cloudlet)
-        pins = folder / secrets.token_hex(4)
-        pins.mkdir()
-        await run("bpftool", "prog", "loadall", str(program), str(pins / "progs"), "pinmaps", str(pins / "maps"))
+        pins = folder / program.stem
+        # Pins alone prove nothing: they outlive the interfaces of a namespace that has gone.
+        if at_work is None or at_work != program_id(pins / "progs" / "from_enb"):
+            shutil.rmtree(pins, ignore_errors=True)
+            pins.mkdir()
+            await run("bpftool", "prog", "loadall", str(program), str(pins / "progs"), "pinmaps", str(pins / "maps"))
         self._open(pins / "maps")
         wiring = entries.settings(enb.index, core.index, gi.index, gi_destination=self._link_mac, gi_source=gi.mac)
         self._maps["settings"].update(entries.ONLY_KEY, wiring)
@@ -99,6 +107,13 @@ class GtpDatapath:
         table, key = self._entry(rule)
         table.delete(key)
 
+    def rules(self) -> Iterator[MapRule]:
+        """The rules that the maps hold, whoever wrote them."""
+        for key, value in self._maps["uplink"].items(entries.UPLINK_KEY.size):
+            yield entries.decap_rule(key, value)
+        for key, value in self._maps["downlink"].items(entries.DOWNLINK_KEY.size):
+            yield entries.encap_rule(key, value)
+
     def counters(self, rules: Iterable[MapRule]) -> dict[str, Counter]:
         """What the rules have carried, by rule id."""
         found = {}
@@ -120,8 +135,8 @@ class GtpDatapath:
     def _open(self, folder: Path) -> None:
         sizes = {
             "settings": entries.SETTINGS.size,
-            "uplink": entries.UPLINK_VALUE_SIZE,
-            "downlink": entries.DOWNLINK_VALUE_SIZE,
+            "uplink": entries.UPLINK_VALUE.size,
+            "downlink": entries.DOWNLINK_VALUE.size,
             "statistics": 8 * _possible_processors(),
         }
         self._maps = {name: BpfMap(folder / name, size) for name, size in sizes.items()}
@@ -131,6 +146,15 @@ def _possible_processors() -> int:
     """How many values a per-CPU entry has: those that could ever be plugged in, not those at work."""
     text = Path("/sys/devices/system/cpu/possible").read_text()
     return max(int(number) for number in re.findall(r"\d+", text)) + 1
+
+
+async def _program_at_work(port: str) -> int | None:
+    """The kernel's number of the program that our filter on the port runs."""
+    said = await run("tc", "-json", *_filter("show", port))
+    for line in json.loads(said or "[]"):
+        if program := line.get("options", {}).get("prog"):
+            return int(program["id"])
+    return None
 
 
 async def _attach(port: str, pin: Path) -> None:

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address
 
-from flows.rules import EncapRule, MapRule
-from mobiscud.core.ids import FTeid
+from flows.rules import DecapRule, EncapRule, MapRule
+from mobiscud.core.edge import DownlinkTunnel, UplinkTunnel
+from mobiscud.core.ids import Cookie, FTeid, Teid
 
 # Addresses and TEIDs are in network order, everything else is in the machine's.
 COUNTERS = struct.Struct("=QQ")
 SETTINGS = struct.Struct("=III6s6s")
-UPLINK_VALUE_SIZE = 8 + COUNTERS.size
-DOWNLINK_VALUE_SIZE = 16 + COUNTERS.size
-NEIGHBOUR_SIZE = 12
+UPLINK_KEY = struct.Struct("!4s4sI4s")
+UPLINK_VALUE = struct.Struct("=4s4xQ16x")
+DOWNLINK_KEY = struct.Struct("!4s4s")
+DOWNLINK_VALUE = struct.Struct("=4s4s4s4xQ16x")
 ONLY_KEY = struct.pack("=I", 0)
 
 
@@ -46,8 +48,8 @@ def _address(text: str) -> bytes:
     return IPv4Address(text).packed
 
 
-def _f_teid(end: FTeid) -> bytes:
-    return _address(end.address) + struct.pack("!I", end.teid)
+def _text(address: bytes) -> str:
+    return str(IPv4Address(address))
 
 
 def _mac(text: str) -> bytes:
@@ -61,19 +63,36 @@ def settings(enb: int, core: int, gi: int, gi_destination: str, gi_source: str) 
 
 def key(rule: MapRule) -> bytes:
     """``struct uplink_key`` or ``struct downlink_key``."""
+    pvm = _address(rule.pvm_address)
     if isinstance(rule, EncapRule):
-        return _address(rule.ue_address) + _address(rule.pvm_address)
-    tunnel = _address(rule.tunnel.enb_address) + _f_teid(rule.tunnel.sgw)
-    return tunnel + _address(rule.pvm_address)
+        return DOWNLINK_KEY.pack(_address(rule.ue_address), pvm)
+    sgw = rule.tunnel.sgw
+    return UPLINK_KEY.pack(_address(rule.tunnel.enb_address), _address(sgw.address), sgw.teid, pvm)
 
 
 def value(rule: MapRule) -> bytes:
     """``struct uplink_value`` or ``struct downlink_value``, with nothing carried yet."""
     if isinstance(rule, EncapRule):
-        head = _address(rule.tunnel.sgw_address) + _f_teid(rule.tunnel.enb)
-    else:
-        head = _address(rule.ue_address)
-    return head + bytes(4) + COUNTERS.pack(0, 0)
+        enb = rule.tunnel.enb
+        teid = enb.teid.to_bytes(4)
+        return DOWNLINK_VALUE.pack(_address(rule.tunnel.sgw_address), _address(enb.address), teid, rule.cookie)
+    return UPLINK_VALUE.pack(_address(rule.ue_address), rule.cookie)
+
+
+def decap_rule(key: bytes, value: bytes) -> DecapRule:
+    """The rule behind an entry of the map ``uplink``."""
+    enb, sgw, teid, pvm = UPLINK_KEY.unpack(key)
+    ue, cookie = UPLINK_VALUE.unpack(value)
+    tunnel = UplinkTunnel(_text(enb), FTeid(_text(sgw), Teid(teid)))
+    return DecapRule(Cookie(cookie), tunnel, _text(pvm), _text(ue))
+
+
+def encap_rule(key: bytes, value: bytes) -> EncapRule:
+    """The rule behind an entry of the map ``downlink``."""
+    ue, pvm = DOWNLINK_KEY.unpack(key)
+    sgw, enb, teid, cookie = DOWNLINK_VALUE.unpack(value)
+    tunnel = DownlinkTunnel(_text(sgw), FTeid(_text(enb), Teid(int.from_bytes(teid))))
+    return EncapRule(Cookie(cookie), _text(ue), _text(pvm), tunnel)
 
 
 def counter(value: bytes) -> Counter:

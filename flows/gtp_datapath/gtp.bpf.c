@@ -65,6 +65,7 @@ struct uplink_key {
 struct uplink_value {
 	__be32 ue_address;
 	__u32 unused;
+	__u64 cookie;		/* whose rule it is; only user space looks at it */
 	__u64 packets;
 	__u64 bytes;		/* of inner packets */
 };
@@ -79,6 +80,7 @@ struct downlink_value {
 	__be32 enb_address;
 	__be32 teid;
 	__u32 unused;
+	__u64 cookie;
 	__u64 packets;
 	__u64 bytes;		/* of inner packets */
 };

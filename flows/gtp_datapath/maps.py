@@ -7,15 +7,18 @@ import errno
 import os
 import platform
 import struct
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from mobiscud.core.errors import AdapterError, SetupError
 
 SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
-MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, OBJ_GET = 1, 2, 3, 7
+MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, OBJ_GET, OBJ_GET_INFO = 1, 2, 3, 4, 7, 15
 ELEMENT = struct.Struct("=I4xQQQ")  # map fd, key, value, flags
 OBJECT = struct.Struct("=QII")  # path, fd, flags
+INFO = struct.Struct("=IIQ")  # fd, length, where the information goes
+PROGRAM_INFO = struct.Struct("=II")  # struct bpf_prog_info up to the id
 
 
 @cache
@@ -33,6 +36,24 @@ def _bpf(command: int, attributes: bytes) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+
+
+def program_id(path: Path) -> int | None:
+    """The kernel's number of the program pinned at ``path``; None where there is none."""
+    name = ctypes.create_string_buffer(str(path).encode())
+    try:
+        fd = _bpf(OBJ_GET, OBJECT.pack(ctypes.addressof(name), 0, 0))
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return None
+    info = ctypes.create_string_buffer(PROGRAM_INFO.size)
+    try:
+        _bpf(OBJ_GET_INFO, INFO.pack(fd, len(info), ctypes.addressof(info)))
+    finally:
+        os.close(fd)
+    _, number = PROGRAM_INFO.unpack_from(info)
+    return int(number)
 
 
 class BpfMap:
@@ -78,6 +99,25 @@ class BpfMap:
                 raise
             return None
         return value.raw
+
+    def items(self, key_size: int) -> Iterator[tuple[bytes, bytes]]:
+        """All entries. One that comes or goes meanwhile is met or not."""
+        key: bytes | None = None
+        while (key := self._next(key, key_size)) is not None:
+            if (value := self.lookup(key)) is not None:
+                yield key, value
+
+    def _next(self, key: bytes | None, key_size: int) -> bytes | None:
+        held = None if key is None else ctypes.create_string_buffer(key, key_size)
+        following = ctypes.create_string_buffer(key_size)
+        after = 0 if held is None else ctypes.addressof(held)
+        try:
+            _bpf(MAP_GET_NEXT_KEY, ELEMENT.pack(self._fd, after, ctypes.addressof(following), 0))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+        return following.raw
 
     def _element(self, command: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None) -> None:
         held = ctypes.create_string_buffer(key, len(key))

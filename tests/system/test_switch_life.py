@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +18,14 @@ from scapy.layers.l2 import Ether
 
 from flows.gtp_datapath import bpffs
 from flows.service import CloudletSwitch
+from mobiscud.core.config import OffloadConfig
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.errors import AdapterError, SetupError
 from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid, UeKey
 from testbed.netns import command
 from testbed.s1u_packets import from_enb, gtpu, s1u_packet, udp
-from testbed.switch_bench import HERE, SwitchBench
+from testbed.switch_bench import CANARY, CANARY_PATH, HERE, Emerged, SwitchBench
+from testbed.switch_process import Job, started
 
 pytestmark = [
     pytest.mark.system,
@@ -116,14 +118,88 @@ async def test_a_restart_opens_no_gap_in_the_wire(bench: SwitchBench) -> None:
     assert Counter(ports_of(emerged))["core"] == frames
 
 
-async def test_a_start_after_a_sudden_death_sweeps_what_was_left(bench: SwitchBench) -> None:
-    await bench.switch.apply(UE, LOCAL)  # and it is never told to close before the next one starts
+def downlink(payload: bytes = b"down") -> bytes:
+    inner = udp(PVM.address, LOCAL.ue_ip, payload)
+    return bytes(Ether(src=PVM.mac, dst=OffloadConfig().gateway_mac, type=0x800) / inner)
+
+
+def job(bench: SwitchBench, paths: Mapping[UeKey, PathSpec]) -> Job:
+    return Job(bench.namespace, bench.config, bench.offload, {CANARY: CANARY_PATH, **paths})
+
+
+async def stream(bench: SwitchBench, over: asyncio.Event) -> int:
+    """Send a numbered packet each way every millisecond until it is over; how many."""
+    sent = 0
+    while not over.is_set():
+        bench.send("enb", uplink(b"number %08d" % sent))
+        bench.send("pvm", downlink(b"number %08d" % sent))
+        sent += 1
+        await asyncio.sleep(0.001)
+    return sent
+
+
+def lost(emerged: Emerged, port: str, sent: int) -> set[int]:
+    """The packets of the stream that did not come out at the port just once."""
+    seen = Counter(
+        frame[frame.index(b"number") :][:15] for where, frame in emerged if where == port and b"number" in frame
+    )
+    return {number for number in range(sent) if seen[b"number %08d" % number] != 1}
+
+
+async def test_killed_and_started_again_it_loses_no_packet(bench: SwitchBench) -> None:
+    await bench.switch.close(leave=True)
+    gone = UeKey("ue-0000000000000002")
+    left = replace(LOCAL, ue_ip="45.45.0.3", uplinks=(UplinkTunnel(ENB, FTeid(SGW, Teid(0x1002))),))
+    over = asyncio.Event()
+    async with started(job(bench, {UE: LOCAL, gone: left})) as (first, _):
+        await bench.ovs.settle()
+        await bench.emerges("enb", uplink(), at="pvm")
+        await bench.emerges("pvm", downlink(), at="enb")
+        assert left.ue_ip in await bench.ovs.dump_flows("br0")
+        streaming = asyncio.create_task(stream(bench, over))
+        first.kill()
+        await first.wait()
+    async with started(job(bench, {UE: LOCAL})) as (_, report):
+        over.set()
+        sent = await streaming
+        assert report.swept == 4  # two flows, two tunnels
+        assert left.ue_ip not in await bench.ovs.dump_flows("br0")
+        assert len(list(bpffs.pin_folder(bench.config.bpffs, HERE).iterdir())) == 1
+        emerged = await bench.so_far("enb") + await bench.so_far("pvm")
+    assert sent > 0
+    assert (lost(emerged, "pvm", sent), lost(emerged, "enb", sent)) == (set(), set())
+
+
+async def test_what_is_adopted_keeps_its_counters(bench: SwitchBench) -> None:
+    await bench.switch.close(leave=True)
+    async with started(job(bench, {UE: LOCAL})):
+        await bench.ovs.settle()
+        await bench.emerges("enb", uplink(), at="pvm")
+    async with CloudletSwitch(bench.config, bench.offload) as switch:
+        await switch.apply(CANARY, CANARY_PATH)
+        (decap,) = [rule for rule in await switch.apply(UE, LOCAL) if "/decap/" in rule]
+        assert (await switch.counters()).rules[decap].packets == 1
+        assert await switch.adopted({UE, CANARY}) == 0
+        await bench.emerges("enb", uplink(), at="pvm")
+        assert (await switch.counters()).rules[decap].packets == 2
+
+
+async def test_pins_without_a_wire_are_not_adopted(bench: SwitchBench) -> None:
+    await bench.switch.close(leave=True)
+    async with started(job(bench, {UE: LOCAL})):
+        pass
+    for port in ("enb", "core", "gi0"):  # as if they were new ones of the same name
+        await command("tc", "qdisc", "delete", "dev", port, "clsact")
+    async with CloudletSwitch(bench.config, bench.offload) as switch:
+        assert (await switch.counters()).rules == {}
+
+
+async def test_a_flow_with_our_mark_that_is_none_of_ours_is_removed(bench: SwitchBench) -> None:
+    await bench.switch.close(leave=True)
+    odd = "cookie=0x4d53000000000001,table=10,priority=7,ip,nw_tos=32,actions=drop"
+    await command("ovs-ofctl", "-O", "OpenFlow13", "add-flow", bench.config.openflow, odd)
     async with CloudletSwitch(bench.config, bench.offload):
-        flows = await bench.ovs.dump_flows("br0")
-        assert LOCAL.ue_ip not in flows
-        assert await bench.emerges("enb", uplink(), at="core") == [("core", uplink())]
-        pins = bpffs.pin_folder(bench.config.bpffs, HERE)
-        assert len(list(pins.iterdir())) == 1
+        assert "cookie=0x4d53000000000001" not in await bench.ovs.dump_flows("br0")
 
 
 async def test_flows_of_others_are_left_alone(bench: SwitchBench) -> None:
@@ -204,10 +280,6 @@ async def flips_under_traffic(bench: SwitchBench, port: str, frame: Callable[[by
 async def test_no_downlink_packet_is_lost_when_the_ue_moves(bench: SwitchBench) -> None:
     await bench.switch.apply(UE, LOCAL)
     await bench.emerges("enb", uplink(), at="pvm")
-
-    def downlink(payload: bytes) -> bytes:
-        inner = udp(PVM.address, LOCAL.ue_ip, payload)
-        return bytes(Ether(src=PVM.mac, dst=bench.offload.gateway_mac, type=0x800) / inner)
 
     gone = replace(LOCAL, ue_at=C2, uplinks=(), downlink=None)
     await flips_under_traffic(bench, "pvm", downlink, gone, LOCAL)

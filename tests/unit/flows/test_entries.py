@@ -12,20 +12,21 @@ from mobiscud.core.edge import DownlinkTunnel, UplinkTunnel
 from mobiscud.core.ids import FTeid, Teid, UeKey
 
 COOKIE = ue_cookie(UeKey("ue-0000000000000001"))
+COOKIE_OCTETS = COOKIE.to_bytes(8, sys.byteorder)
 DECAP = DecapRule(COOKIE, UplinkTunnel("10.0.0.11", FTeid("10.0.0.1", Teid(0x1001))), "172.16.1.10", "45.45.0.2")
 ENCAP = EncapRule(COOKIE, "45.45.0.2", "172.16.1.10", DownlinkTunnel("10.0.0.1", FTeid("10.0.0.11", Teid(0x2001))))
 
 
 def test_uplink_entry() -> None:
     assert entries.key(DECAP) == bytes.fromhex("0a00000b 0a000001 00001001 ac10010a")
-    assert entries.value(DECAP) == bytes.fromhex("2d2d0002 00000000") + bytes(16)
-    assert len(entries.value(DECAP)) == entries.UPLINK_VALUE_SIZE
+    assert entries.value(DECAP) == bytes.fromhex("2d2d0002 00000000") + COOKIE_OCTETS + bytes(16)
+    assert entries.decap_rule(entries.key(DECAP), entries.value(DECAP)) == DECAP
 
 
 def test_downlink_entry() -> None:
     assert entries.key(ENCAP) == bytes.fromhex("2d2d0002 ac10010a")
-    assert entries.value(ENCAP) == bytes.fromhex("0a000001 0a00000b 00002001 00000000") + bytes(16)
-    assert len(entries.value(ENCAP)) == entries.DOWNLINK_VALUE_SIZE
+    assert entries.value(ENCAP) == bytes.fromhex("0a000001 0a00000b 00002001 00000000") + COOKIE_OCTETS + bytes(16)
+    assert entries.encap_rule(entries.key(ENCAP), entries.value(ENCAP)) == ENCAP
 
 
 def test_counters_end_a_value() -> None:

@@ -24,7 +24,7 @@ OPEN, OPENED, COMMIT, COMMITTED = 0, 1, 4, 5
 FLOW_MOD_FAILED, TABLE_FULL, BUNDLE_FAILED = 5, 1, 17
 
 COOKIE = ue_cookie(UeKey("ue-0000000000000001"))
-RULE = FlowRule(COOKIE, "uplink", TableId(10), 100, Match(eth_type=0x800, ipv4_src="45.45.0.2"), (Output("pvm"),))
+RULE = FlowRule(COOKIE, "uplink", TableId(10), 100, Match(eth_type=0x800, ip_src="45.45.0.2"), (Output("pvm"),))
 
 
 class ScriptedSwitch:
