@@ -132,7 +132,7 @@ class PersonalVmHost:
     @property
     def mode(self) -> MigrationMode:
         """How PVMs leave from here."""
-        return choose_mode(self._config.mode, self.facts)
+        return choose_mode(self._config.mode)
 
     async def start(self, pvm: Pvm) -> None:
         """Have the PVM run here; one that runs already is left alone. It boots for some seconds after the return.

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from migration.domain_xml import domain_uuid, domain_xml
+from migration.domain_xml import QEMU_NAMESPACE, domain_uuid, domain_xml
 from migration.verdict import Accelerator, HypervisorFacts
 from mobiscud.core.config import HypervisorConfig
 from mobiscud.core.edge import Pvm
@@ -50,6 +50,21 @@ def test_the_host_configuration_is_followed() -> None:
 def test_the_guest_learns_its_network_from_the_command_line() -> None:
     words = (described().findtext("os/cmdline") or "").split()
     assert {"pvm.addr=172.16.0.10/16", "pvm.gw=172.16.0.1", "pvm.mtu=1464", "panic=0"} <= set(words)
+
+
+def test_old_emulators_get_memory_whose_writes_they_cannot_miss() -> None:
+    arguments = [arg.get("value") for arg in described().iter(f"{{{QEMU_NAMESPACE}}}arg")]
+    size = 192 * 1024 * 1024 + 8192
+    assert size % (256 * 1024) != 0
+    assert arguments[:2] == ["-object", f"memory-backend-ram,id=pc.ram.odd,size={size}"]
+    assert arguments[2:] == ["-machine", "memory-backend=pc.ram.odd", "-m", f"size={size // 1024}k"]
+
+
+@pytest.mark.parametrize(
+    "facts", [replace(FACTS, accelerator=Accelerator.KVM), replace(FACTS, qemu_version=(10, 0, 2))]
+)
+def test_others_keep_theirs(facts: HypervisorFacts) -> None:
+    assert described(facts=facts).find(f"{{{QEMU_NAMESPACE}}}commandline") is None
 
 
 @pytest.mark.parametrize(("accelerator", "kind"), [(Accelerator.TCG, "qemu"), (Accelerator.KVM, "kvm")])

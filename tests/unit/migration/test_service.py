@@ -12,7 +12,7 @@ import pytest
 from migration.errors import MigrationError
 from migration.lifecycle import Notice, PvmResumed, PvmState, PvmStopped, PvmSuspended, StopReason
 from migration.service import PersonalVmHost
-from migration.verdict import Accelerator, HypervisorFacts, MigrationMode, Whereabouts
+from migration.verdict import MigrationMode, Whereabouts
 from mobiscud.core.config import HypervisorConfig
 from mobiscud.core.edge import Pvm
 from mobiscud.core.errors import AdapterError
@@ -20,7 +20,6 @@ from mobiscud.core.ids import PvmId
 from testbed.fake_hypervisor import FakeHypervisor, FakeSite
 
 PVM = Pvm(PvmId("pvm-1"), "172.16.0.10", "52:54:00:00:00:10")
-OLD_TCG = HypervisorFacts((7, 2, 22), Accelerator.TCG, "/usr/bin/qemu", "pc")
 
 
 def host(hypervisor: FakeHypervisor, notices: list[Notice], *, limit_s: float = 60, **settings: Any) -> PersonalVmHost:
@@ -44,15 +43,6 @@ async def test_either_mode_moves_the_guest_and_leaves_no_copy(mode: MigrationMod
     assert source.guests == {}
     assert len(site.running_copies(PVM.id)) == 1
     assert [type(notice) for notice in notices] == [PvmResumed, PvmSuspended, PvmStopped]
-
-
-async def test_where_pre_copy_is_unsafe_auto_means_post_copy() -> None:
-    site = FakeSite()
-    site.add("c2")
-    async with host(site.add("c1", OLD_TCG), []) as vms:
-        assert vms.mode is MigrationMode.POST_COPY
-        await vms.start(PVM)
-        assert (await vms.migrate(PVM.id, "c2")).mode is MigrationMode.POST_COPY
 
 
 async def test_a_migration_that_takes_too_long_is_aborted() -> None:
