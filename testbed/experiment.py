@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import yaml
 
@@ -48,11 +48,6 @@ from testbed.topology import (
 )
 
 SITE: Final = "testbed"
-UE: Final = "ue1"
-IMSI: Final = "999700000000001"
-PVM_ID: Final = "pvm-ue1"
-PVM_ADDRESS: Final = "172.16.1.10"
-PVM_MAC: Final = "52:54:00:10:01:10"
 GATEWAY: Final = "172.16.0.1/16"
 FIRST_ENB_ID: Final = 0x19B
 ONLINE_LIMIT_S: Final = 60.0
@@ -60,13 +55,60 @@ ONLINE_LIMIT_S: Final = 60.0
 Progress = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """UE number ``number``, from 1, and its personal VM."""
+
+    number: int
+
+    @property
+    def ue(self) -> str:
+        """By which the RAN's control socket calls the UE."""
+        return f"ue{self.number}"
+
+    @property
+    def imsi(self) -> str:
+        """Of the test network 999-70."""
+        return f"99970{self.number:010d}"
+
+    @property
+    def pvm_id(self) -> str:
+        """Of its personal VM, as address and MAC are."""
+        return f"pvm-{self.ue}"
+
+    @property
+    def pvm_address(self) -> str:
+        """In the subnet of ``GATEWAY``."""
+        return f"172.16.{self.number}.10"
+
+    @property
+    def pvm_mac(self) -> str:
+        """Locally administered, QEMU's prefix."""
+        return f"52:54:00:10:{self.number:02x}:10"
+
+    def offload(self) -> dict[str, Any]:
+        """Its entry in ``offload.subscribers``."""
+        pvm = {"id": self.pvm_id, "address": self.pvm_address, "mac": self.pvm_mac}
+        return {"imsi": self.imsi, "pvm": pvm}
+
+
+FIRST: Final = Subscriber(1)
+UE: Final = FIRST.ue
+PVM_ADDRESS: Final = FIRST.pvm_address
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What an experiment may choose. ``dwell_s``: how long a UE is in a new cell before its PVM follows."""
+    """What an experiment may choose.
+
+    ``dwell_s``: how long a UE is in a new cell before its PVM follows, unless the ``policy`` is that it stays.
+    """
 
     delays: Delays
     dwell_s: float
     cloudlets: int = 3
+    ues: int = 1
+    policy: Literal["follow", "stay"] = "follow"
 
 
 class RunningTestbed:
@@ -84,11 +126,16 @@ class RunningTestbed:
         self._online: set[str] = set()
         self._key = secrets.token_hex(16)
         self._numbers = range(1, setting.cloudlets + 1)
+        self.subscribers = tuple(Subscriber(number) for number in range(1, setting.ues + 1))
 
     @property
     def ue_key(self) -> UeKey:
-        """The UE, as the events call it."""
-        return UeKeys(self._key.encode()).of_imsi(Imsi(IMSI))
+        """The first UE, as the events call it."""
+        return self.key_of(FIRST)
+
+    def key_of(self, subscriber: Subscriber) -> UeKey:
+        """A UE, as the events call it."""
+        return UeKeys(self._key.encode()).of_imsi(Imsi(subscriber.imsi))
 
     async def __aenter__(self) -> Self:
         try:
@@ -205,9 +252,9 @@ class RunningTestbed:
             ],
             "offload": {
                 "gateway": GATEWAY,
-                "subscribers": [{"imsi": IMSI, "pvm": {"id": PVM_ID, "address": PVM_ADDRESS, "mac": PVM_MAC}}],
+                "subscribers": [subscriber.offload() for subscriber in self.subscribers],
             },
-            "migration": {"policy": "follow", "dwell_s": self.setting.dwell_s},
+            "migration": {"policy": self.setting.policy, "dwell_s": self.setting.dwell_s},
         }
 
     async def _node(self, name: str, config: dict[str, Any]) -> Child:
@@ -224,7 +271,7 @@ class RunningTestbed:
             "mme": {"s1_address": MME_S1, "s11_address": MME_S11},
             "sgw": {"s1u_address": SGW_S1, "s11_address": SGW_S11, "s5_address": SGW_S5},
             "pgw": {"namespace": self.network.namespace("pgw"), "s5_address": PGW_S5},
-            "subscribers": [IMSI],
+            "subscribers": [subscriber.imsi for subscriber in self.subscribers],
         }
         ran = {
             "plmn": plmn,
@@ -244,7 +291,7 @@ class RunningTestbed:
                 }
                 for k in self._numbers
             ],
-            "ues": [{"name": UE, "imsi": IMSI}],
+            "ues": [{"name": subscriber.ue, "imsi": subscriber.imsi} for subscriber in self.subscribers],
         }
         for name, config in (("epc", epc), ("ran", ran)):
             file = self._run.path / f"{name}.json"

@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -146,8 +146,8 @@ def compute(pings: Sequence[Ping], events: Sequence[Mapping[str, Any]]) -> dict[
             {
                 "from": handover.source,
                 "to": handover.target,
-                "prepare_ms": _between_ms(handover.prepared, handover.rules_ready),
-                "path_ms": _between_ms(handover.completed, handover.flipped),
+                "prepare_ms": between_ms(handover.prepared, handover.rules_ready),
+                "path_ms": between_ms(handover.completed, handover.flipped),
                 "outage_ms": _outage_ms(pings, handover.interval),
                 "lost": sum(blame == index for blame in blamed.values()),
             }
@@ -232,15 +232,17 @@ def _handovers(facts: Sequence[Fact], names: Mapping[int, str]) -> list[Handover
         before = facts[earlier:place]
         after = facts[place + 1 :]
         end = next((f.at for f in after if f.kind == "handover.completed"), None)
-        steps = {fact.kind: fact.at for fact in before if fact.kind.startswith(("handover.", "offload.prepared"))}
+        steps = {fact.kind: fact.at for fact in before if fact.kind.startswith("handover.")}
+        prepared = steps.get("handover.prepared")
         # The rules may be confirmed after the UE has arrived, in X2 above all.
-        ready = steps.get("offload.prepared") or _first(after, "offload.prepared", end)
+        since = [fact for fact in facts[earlier:] if fact.at >= (prepared or completed.at)]
+        ready = _first(since, "offload.prepared", end)
         found.append(
             Handover(
                 source=enb_name((completed.data.get("source") or {}).get("enb"), names),
                 target=enb_name(completed.data.get("enb"), names),
                 begun=min((at for kind, at in steps.items() if kind.startswith("handover.")), default=completed.at),
-                prepared=steps.get("handover.prepared"),
+                prepared=prepared,
                 rules_ready=ready,
                 executing=steps.get("handover.executing"),
                 completed=completed.at,
@@ -331,8 +333,19 @@ def _outage_ms(pings: Sequence[Ping], interval: tuple[int, int]) -> float | None
     return _rounded(max(gaps) / NS_PER_MS) if gaps else None
 
 
-def _between_ms(begin: int | None, end: int | None) -> float | None:
+def between_ms(begin: int | None, end: int | None) -> float | None:
+    """From one time to another (ns), if both are known."""
     return None if begin is None or end is None else _rounded((end - begin) / NS_PER_MS)
+
+
+def quantiles(values: Iterable[float | None]) -> dict[str, float | None]:
+    """Median and 99th percentile of what is known, by nearest rank."""
+    known = sorted(value for value in values if value is not None)
+    return {"p50": _nearest_rank(known, 0.5), "p99": _nearest_rank(known, 0.99)}
+
+
+def _nearest_rank(known: Sequence[float], share: float) -> float | None:
+    return _rounded(known[math.ceil(share * len(known)) - 1]) if known else None
 
 
 def _rounded(value: float | None) -> float | None:

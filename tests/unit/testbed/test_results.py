@@ -42,6 +42,18 @@ def test_handover_is_timed_from_wire_to_switch(synthetic: Any) -> None:
     assert first["outage_ms"] == 30 + 12 - 8
 
 
+def test_rules_that_stand_after_the_arrival_count_for_their_own_handover(synthetic_run: Callable[..., Any]) -> None:
+    run = synthetic_run()
+    ready = [event for event in run.events if event["type"].endswith("offload.prepared")]
+    moved = [event for event in run.events if event["type"].endswith("offload.moved")]
+    for event, later in zip(ready, moved[::2], strict=True):
+        event["time"] = later["time"]
+    found = results.compute(run.pings, run.events)["handovers"]
+
+    # Prepared 40 ms before the arrival, and flipped 3.25 ms after it.
+    assert [handover["prepare_ms"] for handover in found] == [43.25, 43.25]
+
+
 def test_migration_has_outage_and_loss(synthetic: Any) -> None:
     first, second = results.compute(synthetic.pings, synthetic.events)["migrations"]
 
