@@ -5,18 +5,27 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from epc_monitor.bpf import SCTP_OVER_UDP_PORT
-from epc_monitor.frames import SCTP, Frame, FrameDecoder, Packet
+from epc_monitor.frames import SCTP, FragmentLimits, Frame, FrameDecoder, Packet, Reassembly
 from epc_monitor.gtpv2 import GTPV2_PORT
 from epc_monitor.identity import UeKeys
-from epc_monitor.sctp import S1AP_PORT, AssociationDown, Gap, Message, SctpDecoder
-from epc_monitor.ue_tracker import Limits, UeTracker
+from epc_monitor.limits import Limits
+from epc_monitor.sctp import S1AP_PORT, AssociationDown, AssociationForgotten, Gap, Message, SctpDecoder, SctpLimits
+from epc_monitor.ue_tracker import UeTracker
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.events import Event
+
+_EVICTIONS_EVERY_NS = 1_000_000_000
+"""Evictions are told together, at most once in a second: under a flood they would be a flood themselves."""
+_TAKE_STOCK_MASK = 63
+"""Every so many frames, less one, the evictions are looked at."""
 
 
 @dataclass(slots=True)
 class Stats:
-    """What has passed. ``messages``: S1AP and GTPv2-C; ``gaps``: DATA chunks that reached their receiver and not us."""
+    """What has passed. ``messages``: S1AP and GTPv2-C; ``gaps``: DATA chunks that reached their receiver and not us.
+
+    ``evicted`` had to give way to a limit, ``expired`` was not heard of for too long.
+    """
 
     frames: int = 0
     bytes: int = 0
@@ -24,6 +33,8 @@ class Stats:
     events: int = 0
     decode_errors: int = 0
     gaps: int = 0
+    evicted: int = 0
+    expired: int = 0
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -33,42 +44,66 @@ class Monitor:
     """Watches one network."""
 
     def __init__(self, keys: UeKeys, limits: Limits | None = None, s1ap_port: int = S1AP_PORT) -> None:
-        self.stats = Stats()
+        self._stats = Stats()
+        limits = limits or Limits()
         self.tracker = UeTracker(keys, limits)
-        self._frames = FrameDecoder()
-        self._sctp = SctpDecoder(s1ap_port)
+        fragments = FragmentLimits(packets=limits.fragments, age_s=limits.fragment_age_s)
+        self._fragments = Reassembly(fragments)
+        self._frames = FrameDecoder(self._fragments)
+        self._sctp = SctpDecoder(s1ap_port, SctpLimits(associations=limits.associations, octets=limits.waiting_octets))
         self._malformed = 0
         self._dropped = 0
+        self._evictions_told = 0
+        self._evictions_told_at = 0
+
+    @property
+    def stats(self) -> Stats:
+        """What has passed until now."""
+        stats = self._stats
+        stats.evicted = self.tracker.evicted + self._sctp.evicted + self._fragments.evicted
+        stats.expired = self.tracker.expired + self._fragments.expired
+        return stats
 
     def receive(self, frame: Frame) -> list[Event]:
         """Take one frame; give the events that it completed. What cannot be read is counted, never raised."""
-        stats = self.stats
+        stats = self._stats
         stats.frames += 1
         stats.bytes += len(frame.data)
         events: list[Event] = []
         try:
             packet = self._frames.receive(frame)
             if packet is None:
-                return events
-            if packet.protocol == SCTP:
+                pass
+            elif packet.protocol == SCTP:
                 self._receive_sctp(packet, frame, events)
             else:
                 self._receive_udp(packet, frame, events)
         except DecodeError:
             stats.decode_errors += 1
+        if not stats.frames & _TAKE_STOCK_MASK:
+            self._tell_evictions(frame, events)
         stats.events += len(events)
         return events
+
+    def _tell_evictions(self, frame: Frame, events: list[Event]) -> None:
+        evicted = self.stats.evicted
+        count = evicted - self._evictions_told
+        if not count or abs(frame.at - self._evictions_told_at) < _EVICTIONS_EVERY_NS:
+            return
+        self._evictions_told, self._evictions_told_at = evicted, frame.at
+        place = f"limit:{frame.interface}:{frame.at}:{evicted}".encode()
+        events += self.tracker.dropped(frame.at, place, count, frame.interface, "limit")
 
     def dropped(self, count: int, interface: str | None, at: int) -> list[Event]:
         """The kernel had no room for ``count`` frames."""
         self._dropped += count
         place = f"kernel:{interface}:{at}:{self._dropped}".encode()
         events = self.tracker.dropped(at, place, count, interface, "kernel")
-        self.stats.events += len(events)
+        self._stats.events += len(events)
         return events
 
     def _receive_sctp(self, packet: Packet, frame: Frame, events: list[Event]) -> None:
-        stats, tracker = self.stats, self.tracker
+        stats, tracker = self._stats, self.tracker
         for item in self._sctp.receive(packet):
             if isinstance(item, Message):
                 stats.messages += 1
@@ -78,6 +113,8 @@ class Monitor:
                     stats.decode_errors += 1
             elif isinstance(item, AssociationDown):
                 events += tracker.association_down(item, frame.at)
+            elif isinstance(item, AssociationForgotten):
+                events += tracker.association_forgotten(item, frame.at)
             elif isinstance(item, Gap):
                 stats.gaps += item.chunks
                 events += tracker.dropped(frame.at, item.place, item.chunks, frame.interface, "tsn_gap")
@@ -92,7 +129,7 @@ class Monitor:
         source, destination = payload[0] << 8 | payload[1], payload[2] << 8 | payload[3]
         if GTPV2_PORT in (source, destination):
             found, messages = self.tracker.receive_gtp(packet, payload[8:], frame.at)
-            self.stats.messages += messages
+            self._stats.messages += messages
             events += found
         elif SCTP_OVER_UDP_PORT in (source, destination):
             self._receive_sctp(packet._replace(payload=payload[8:]), frame, events)

@@ -52,14 +52,20 @@ def enb(identity: GlobalEnbId | None, packed_address: bytes | None) -> Enb:
     return Enb(plmn(identity.plmn), EnbId(identity.value), where)
 
 
-def gummeis(served: tuple[ServedGummeis, ...], limit: int = 256) -> tuple[Gummei, ...]:
-    """Every combination that is served, the first ``limit`` of them."""
-    found: list[Gummei] = []
+@lru_cache(1024)
+def gummei(octets: bytes) -> Gummei:
+    """PLMN, MME group and MME code, 6 octets."""
+    return Gummei(plmn(octets[:3]), octets[3] << 8 | octets[4], octets[5])
+
+
+def gummeis(served: tuple[ServedGummeis, ...], limit: int = 256) -> tuple[bytes, ...]:
+    """Every combination that is served, 6 octets each, the first ``limit`` of them."""
+    found: list[bytes] = []
     for entry in served:
         for octets in entry.plmns:
             for group_id in entry.group_ids:
                 for code in entry.codes:
                     if len(found) == limit:
                         return tuple(found)
-                    found.append(Gummei(plmn(octets), group_id, code))
+                    found.append(octets + group_id.to_bytes(2, "big") + bytes((code,)))
     return tuple(found)

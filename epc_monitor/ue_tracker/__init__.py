@@ -6,7 +6,7 @@
     GTPv2 message -> sessions     (who owns which tunnel) /
 """
 
-from epc_monitor.ue_tracker.registry import Limits
+from epc_monitor.limits import Limits
 from epc_monitor.ue_tracker.tracker import UeTracker
 
 __all__ = ["Limits", "UeTracker"]

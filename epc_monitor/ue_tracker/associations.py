@@ -29,8 +29,7 @@ class Associations:
         asked = association.asked
         if asked is not None and asked.global_enb_id is not None:
             address = association.sctp.ends[association.enb_sender].addresses[0]
-            association.enb = values.enb(asked.global_enb_id, address)
-            self._registry.know_enb(association)
+            self._registry.know_enb(association, values.enb(asked.global_enb_id, address))
         self._drop_all(association)
         association.asked = None
         association.complete = True
@@ -75,6 +74,12 @@ class Associations:
         self._drop_all(association)
         self._registry.close_association(association)
 
+    def forgotten(self, association: S1Association) -> None:
+        """The association had to give way to a limit: what it carried may go on, unseen."""
+        for connection in self._registry.legs_of(association):
+            self._registry.close(connection)
+        self._registry.close_association(association)
+
     def _drop_all(self, association: S1Association) -> None:
         for connection in self._registry.legs_of(association):
             self._drop(connection)
@@ -87,13 +92,11 @@ class Associations:
 
     def _serve(self, message: S1apMessage, association: S1Association) -> None:
         node = association.mme
-        served = values.gummeis(message.served_gummeis) or node.mme.gummeis
-        node.mme = Mme(node.mme.address, message.mme_name or node.mme.name, served)
-        for entry in message.served_gummeis:
-            for octets in entry.plmns[:32]:
-                for group_id in entry.group_ids[:32]:
-                    for code in entry.codes:
-                        self._registry.serve(node, octets + group_id.to_bytes(2, "big") + bytes((code,)))
+        served = values.gummeis(message.served_gummeis)
+        if served:
+            self._registry.serve(node, served)
+        known = tuple(map(values.gummei, served)) or node.mme.gummeis
+        node.mme = Mme(node.mme.address, message.mme_name or node.mme.name, known)
 
     def _tell(self, kind: type[Event], association: S1Association) -> None:
         self._facts.add(kind, enb=association.enb, tais=association.tais, mme=association.mme.mme)

@@ -75,11 +75,18 @@ class Doubts:
         if doubt is not None:
             doubt.settle(doubt.when)
 
+    def settle(self) -> None:
+        """Settle what was uncertain only because of strangers who were never served."""
+        if self._waiting:
+            self._settle_certain()
+
     def _settle_certain(self) -> None:
         self._forget_lost_ones()
         first = next(iter(self._strangers.values()), (self._count + 1, 0))[0]
-        certain = [ue for ue, doubt in self._waiting.items() if doubt.until < first]
-        for ue in certain:
+        while self._waiting:
+            ue, doubt = next(iter(self._waiting.items()))  # the oldest, so that nobody who waits is asked twice
+            if doubt.until >= first:
+                return
             self.confirm(ue)
 
     def _forget_lost_ones(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Final
 
 from epc_monitor.identity import UeKeys
+from epc_monitor.limits import Limits
 from epc_monitor.s1ap.message import S1apMessage
 from epc_monitor.sctp import Association
 from epc_monitor.ue_tracker.doubts import Doubts
@@ -17,18 +19,9 @@ from mobiscud.core.ue import Enb
 _SECOND_CHANCES = 16
 _MOST_TUNNELS = 32
 """Twice as many as a UE can have bearers (TS 24.301 9.3.2): those of now and those of before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much the tracker may remember; beyond it the oldest goes and is counted.
-
-    ``half_open``: S1 connections without bearers, which anybody with a SIM card can open.
-    """
-
-    ues: int = 200_000
-    half_open: int = 50_000
-    transactions: int = 50_000
+_MOST_ABSENT_MMES = 64
+"""MMEs without any association, whose UEs may come back with their temporary identities."""
+_S: Final = 1_000_000_000
 
 
 class Registry:
@@ -37,17 +30,19 @@ class Registry:
     def __init__(self, keys: UeKeys, limits: Limits, facts: Facts, doubts: Doubts) -> None:
         self.limits = limits
         self.evicted = 0
+        self.expired = 0
         self._keys = keys
         self._facts = facts
         self._doubts = doubts
         self._ues: dict[Ue, None] = {}
-        self._half_open: dict[S1Connection, None] = {}
+        self._half_open: dict[S1Connection, int] = {}  # since when
         self._by_imsi: dict[str, Ue] = {}
         self._by_tunnel: dict[FTeid, Ue] = {}
         self._mmes: dict[bytes, MmeNode] = {}
         self._mmes_by_gummei: dict[bytes, MmeNode] = {}
         self._associations: dict[Association, S1Association] = {}
-        self._enbs: dict[Enb, S1Association] = {}
+        self._enbs: dict[Enb, dict[S1Association, None]] = {}
+        self._absent_mmes: dict[MmeNode, None] = {}
         self._sessions: dict[tuple[bytes, int], S11Tunnel] = {}
 
     # --- associations ------------------------------------------------------------------------------------------------
@@ -65,26 +60,60 @@ class Registry:
             node.addresses.add(address)
             self._mmes[address] = node
         association = self._associations[sctp] = S1Association(sctp, enb_sender, node)
+        node.associations[association] = None
+        self._absent_mmes.pop(node, None)
         return association
 
     def close_association(self, association: S1Association) -> None:
+        """Its legs are gone already. An MME without any association is remembered while its UEs are, within bounds."""
         self._associations.pop(association.sctp, None)
-        identity = replace(association.enb, address=None)
-        if self._enbs.get(identity) is association:
-            del self._enbs[identity]
+        self._unknow_enb(association)
+        node = association.mme
+        node.associations.pop(association, None)
+        if not node.associations:
+            self._absent_mmes[node] = None
+            if not node.s_tmsis:
+                self._forget_mme(node)
+            elif len(self._absent_mmes) > _MOST_ABSENT_MMES:
+                self._forget_mme(next(iter(self._absent_mmes)))
+                self.evicted += 1
 
-    def know_enb(self, association: S1Association) -> None:
+    def _forget_mme(self, node: MmeNode) -> None:
+        self._absent_mmes.pop(node, None)
+        for address in node.addresses:
+            self._mmes.pop(address, None)
+        self.serve(node, ())
+        for s_tmsi, ue in node.s_tmsis.items():
+            ue.s_tmsis.remove((node, s_tmsi))
+        node.s_tmsis.clear()
+
+    def know_enb(self, association: S1Association, enb: Enb) -> None:
         """An eNodeB has said who it is."""
-        self._enbs[replace(association.enb, address=None)] = association
+        self._unknow_enb(association)
+        association.enb = enb
+        self._enbs.setdefault(replace(enb, address=None), {})[association] = None
+
+    def _unknow_enb(self, association: S1Association) -> None:
+        identity = replace(association.enb, address=None)
+        associations = self._enbs.get(identity)
+        if associations is not None:
+            associations.pop(association, None)
+            if not associations:
+                del self._enbs[identity]
 
     def enb(self, identity: Enb) -> Enb | None:
-        """An eNodeB by PLMN and id, with its address."""
-        association = self._enbs.get(identity)
-        return None if association is None else association.enb
+        """An eNodeB by PLMN and id, with its address; it may be connected to several MMEs."""
+        associations = self._enbs.get(identity)
+        return None if associations is None else next(iter(associations)).enb
 
-    def serve(self, node: MmeNode, gummei: bytes) -> None:
-        """An MME says that it is this GUMMEI, 6 octets."""
-        self._mmes_by_gummei[gummei] = node
+    def serve(self, node: MmeNode, gummeis: tuple[bytes, ...]) -> None:
+        """An MME says which GUMMEIs, 6 octets each, it is."""
+        for gummei in node.gummeis:
+            if self._mmes_by_gummei.get(gummei) is node:
+                del self._mmes_by_gummei[gummei]
+        node.gummeis = gummeis
+        for gummei in gummeis:
+            self._mmes_by_gummei[gummei] = node
 
     # --- UEs ---------------------------------------------------------------------------------------------------------
 
@@ -139,24 +168,45 @@ class Registry:
             del old_node.s_tmsis[old]
 
     def _keep(self, ue: Ue) -> Ue:
+        ue.seen = self._facts.at
         self._ues[ue] = None
         return ue
 
+    def _touch(self, ue: Ue) -> None:
+        """The UE was heard of just now."""
+        ue.seen = self._facts.at
+        if ue in self._ues:
+            del self._ues[ue]
+            self._ues[ue] = None
+
     def trim(self) -> None:
-        """Keep the limits: the oldest goes, but a UE that is connected gets a second chance or two."""
-        while len(self._half_open) > self.limits.half_open:
-            self.close(next(iter(self._half_open)))
-            self.evicted += 1
-        second_chances = _SECOND_CHANCES
-        while len(self._ues) > self.limits.ues:
-            oldest = next(iter(self._ues))
-            if oldest.connection is not None and second_chances:
-                second_chances -= 1
-                del self._ues[oldest]
-                self._ues[oldest] = None
-            else:
-                self.forget(oldest)
+        """Keep the limits: who was not heard of for longest goes, but the connected have some chances more."""
+        limits, now = self.limits, self._facts.at
+        half_open, oldest_ns = self._half_open, now - limits.half_open_age_s * _S
+        while half_open:
+            connection, since = next(iter(half_open.items()))
+            if len(half_open) > limits.half_open:
                 self.evicted += 1
+            elif since < oldest_ns:
+                self.expired += 1
+            else:
+                break
+            self.close(connection)
+        ues, oldest_ns, chances = self._ues, now - limits.ue_age_s * _S, _SECOND_CHANCES
+        while ues:
+            ue = next(iter(ues))
+            excess = len(ues) > limits.ues
+            if not excess and ue.seen >= oldest_ns:
+                break
+            if ue.connection is not None and (chances or not excess):
+                chances -= 1 if excess else 0
+                self._touch(ue)
+                continue
+            if excess:
+                self.evicted += 1
+            else:
+                self.expired += 1
+            self.forget(ue)
 
     def forget(self, ue: Ue) -> None:
         """Drop a UE, its legs and everything that leads to it."""
@@ -246,6 +296,7 @@ class Registry:
                 self.close_session(before)
         self._sessions[session.mme] = self._sessions[session.sgw] = session
         session.ue.sessions.append(session)
+        self._touch(session.ue)
 
     def close_session(self, session: S11Tunnel) -> None:
         for end in (session.mme, session.sgw):
@@ -265,7 +316,7 @@ class Registry:
             self._bind_mme_id(connection, mme_id)
         if enb_id is not None:
             self._bind_enb_id(connection, enb_id)
-        self._half_open[connection] = None
+        self._half_open[connection] = self._facts.at
         return connection
 
     def legs_of(self, association: S1Association) -> list[S1Connection]:
@@ -277,12 +328,18 @@ class Registry:
         return sorted(legs, key=lambda connection: connection.ids)
 
     def make_current(self, connection: S1Connection) -> None:
-        """This leg is now the one that serves its UE."""
-        connection.ue.connection = connection
+        """This leg is now the one that serves its UE; the one before it will be released."""
+        ue = connection.ue
+        before = ue.connection
+        if before is not None and before is not connection:
+            self._half_open.setdefault(before, self._facts.at)
+        ue.connection = connection
+        self._touch(ue)
 
     def established(self, connection: S1Connection) -> None:
-        """The leg has bearers; it is no longer one of those that anybody can open."""
-        self._half_open.pop(connection, None)
+        """The leg has bearers: if it serves its UE, it is no longer one of those that anybody can open."""
+        if connection.ue.connection is connection:
+            self._half_open.pop(connection, None)
 
     def find(self, association: S1Association, message: S1apMessage) -> S1Connection | None:
         """The leg of a message; an id that it tells for the first time is noted."""

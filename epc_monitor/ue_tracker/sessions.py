@@ -35,7 +35,7 @@ class Sessions:
         self._registry = registry
         self._facts = facts
         self._connections = connections
-        self._waiting: dict[bytes, _Create | _Delete] = {}
+        self._waiting: dict[bytes, tuple[int, _Create | _Delete]] = {}  # since when
 
     def receive(self, message: GtpMessage, packet: Packet) -> None:
         """Take one message, and the packet that has brought it."""
@@ -115,14 +115,18 @@ class Sessions:
             self._connections.sessions_gone(ue)
 
     def _wait(self, packet: Packet, message: GtpMessage, what: _Create | _Delete) -> None:
-        self._waiting[packet.source + packet.destination + message.sequence.to_bytes(3, "big")] = what
+        key = packet.source + packet.destination + message.sequence.to_bytes(3, "big")
+        self._waiting[key] = self._facts.at, what
         while len(self._waiting) > self._registry.limits.transactions:
             del self._waiting[next(iter(self._waiting))]
             self._registry.evicted += 1
 
     def _answered(self, packet: Packet, message: GtpMessage) -> _Create | _Delete | None:
+        """What a response answers; a request from long ago had the same number by chance."""
         key = packet.destination + packet.source + message.sequence.to_bytes(3, "big")
-        return self._waiting.pop(key, None)
+        since, asked = self._waiting.pop(key, (0, None))
+        age_ns = self._registry.limits.transaction_age_s * 1_000_000_000
+        return asked if abs(self._facts.at - since) <= age_ns else None
 
 
 def _tell_addresses(ue: Ue) -> None:

@@ -32,12 +32,14 @@ class Leg(StrEnum):
 class MmeNode:
     """One MME, at any of its addresses. ``connections``: by MME UE S1AP ID; ``s_tmsis``: by MME code and M-TMSI."""
 
-    __slots__ = ("addresses", "connections", "mme", "s_tmsis")
+    __slots__ = ("addresses", "associations", "connections", "gummeis", "mme", "s_tmsis")
 
     def __init__(self, address: bytes) -> None:
         self.addresses = {address}
         self.mme = Mme(values.address(address))
+        self.associations: dict[S1Association, None] = {}
         self.connections: dict[int, S1Connection] = {}
+        self.gummeis: tuple[bytes, ...] = ()
         self.s_tmsis: dict[bytes, Ue] = {}
 
 
@@ -88,6 +90,7 @@ class Ue:
         "named",
         "registered",
         "s_tmsis",
+        "seen",
         "sessions",
         "sessions_gone",
         "tunnels",
@@ -97,6 +100,7 @@ class Ue:
     def __init__(self, key: UeKey, imsi: Imsi | None = None) -> None:
         self.key = key
         self.imsi = imsi
+        self.seen = 0  # when it was last heard of, roughly
         self.named = False  # an event has told this key to the world
         self.ue_ip: tuple[str, ...] = ()
         self.bearers: dict[int, BearerContext] = {}

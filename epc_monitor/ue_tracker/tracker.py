@@ -8,6 +8,7 @@ from typing import Final
 from epc_monitor import gtpv2, s1ap, sctp
 from epc_monitor.frames import Packet
 from epc_monitor.identity import UeKeys
+from epc_monitor.limits import Limits
 from epc_monitor.s1ap.message import S1apMessage
 from epc_monitor.s1ap.types import MessageType as M
 from epc_monitor.ue_tracker.associations import Associations
@@ -15,7 +16,7 @@ from epc_monitor.ue_tracker.connections import Connections
 from epc_monitor.ue_tracker.doubts import Doubts
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.handovers import Handovers
-from epc_monitor.ue_tracker.registry import Limits, Registry
+from epc_monitor.ue_tracker.registry import Registry
 from epc_monitor.ue_tracker.sessions import Sessions
 from epc_monitor.ue_tracker.state import S1Association
 from mobiscud.core.events import Event, MonitorDropped, Where
@@ -60,7 +61,7 @@ class UeTracker:
 
     def __init__(self, keys: UeKeys, limits: Limits | None = None) -> None:
         self._facts = facts = Facts()
-        doubts = Doubts(facts)
+        self._doubts = doubts = Doubts(facts)
         self._registry = registry = Registry(keys, limits or Limits(), facts, doubts)
         self._connections = connections = Connections(registry, facts, doubts)
         self._sessions = Sessions(registry, facts, connections)
@@ -80,6 +81,11 @@ class UeTracker:
         """What had to give way to a limit."""
         return self._registry.evicted
 
+    @property
+    def expired(self) -> int:
+        """What was not heard of for too long."""
+        return self._registry.expired
+
     def receive_s1ap(self, message: sctp.Message, at: int) -> list[Event]:
         """Take one S1AP PDU.
 
@@ -98,6 +104,7 @@ class UeTracker:
         elif pdu.type in (_FROM_MME if message.sender == association.enb_sender else _FROM_ENB):
             return []
         self._facts.begin(at, message.place)
+        self._doubts.settle()
         handler(pdu, association)
         self._registry.trim()
         return self._facts.events
@@ -114,6 +121,7 @@ class UeTracker:
         for message in messages:
             place = b"gtp" + packet.source + packet.destination + (message.teid or 0).to_bytes(4, "big")
             self._facts.begin(at, place + message.sequence.to_bytes(3, "big") + bytes((message.type,)))
+            self._doubts.settle()
             self._sessions.receive(message, packet)
             self._registry.trim()
             events += self._facts.events
@@ -134,6 +142,15 @@ class UeTracker:
             return []
         self._facts.begin(at, down.place)
         self._associations.down(association)
+        return self._facts.events
+
+    def association_forgotten(self, forgotten: sctp.AssociationForgotten, at: int) -> list[Event]:
+        """SCTP had no room for an association; it goes without a word, the count says it."""
+        association = self._registry.association(forgotten.association)
+        if association is None:
+            return []
+        self._facts.begin(at, forgotten.association.place)
+        self._associations.forgotten(association)
         return self._facts.events
 
     def dropped(self, at: int, place: bytes, count: int, interface: str | None, reason: str) -> list[Event]:

@@ -9,6 +9,7 @@ import pytest
 
 from epc_monitor.frames import LINKTYPE_RAW, SCTP, UDP, Frame, FrameDecoder
 from epc_monitor.identity import UeKeys
+from epc_monitor.limits import Limits
 from epc_monitor.pipeline import Monitor
 from mobiscud.core.events import Event, MonitorDropped
 
@@ -35,6 +36,8 @@ def test_everything_is_counted(frames_of: FramesOf, watch: Watch) -> None:
         "events": len(events),
         "decode_errors": 0,
         "gaps": 0,
+        "evicted": 0,
+        "expired": 0,
     }
 
 
@@ -111,3 +114,28 @@ def test_kernel_drops_are_events_of_their_own(monitor: Monitor) -> None:
     assert isinstance(first, MonitorDropped)
     assert (first.count, first.where.interface, first.where.reason) == (5, "eth0", "kernel")
     assert first.origin != second.origin
+
+
+def test_what_gives_way_to_a_limit_is_told_now_and_then() -> None:
+    monitor = Monitor(UeKeys(bytes(32)), Limits(fragments=10))
+    told = []
+    for number in range(6400):
+        first = struct.pack(">BBHHHBBH", 0x45, 0, 28, number, 0x2000, 64, SCTP, 0) + bytes(16)
+        told += monitor.receive(Frame(2_000_000_000 + number * 1_000_000, LINKTYPE_RAW, first))
+    assert monitor.stats.evicted == 6390
+    assert all(isinstance(event, MonitorDropped) and event.where.reason == "limit" for event in told)
+    assert 5 <= len(told) <= 7
+    assert 5000 < sum(event.count for event in told if isinstance(event, MonitorDropped)) <= 6390
+    assert len({event.origin for event in told}) == len(told)
+
+
+def test_an_association_that_gives_way_leaves_nothing_behind(captured_pdus: list[bytes]) -> None:
+    monitor = Monitor(UeKeys(bytes(32)), Limits(associations=5))
+    setup = next(pdu for pdu in captured_pdus if pdu[:2] == b"\0\x11")
+    for port in range(2000, 2200):
+        body = struct.pack(">BBHIHHI", 0, 3, 16 + len(setup), port, 1, 0, 18) + setup
+        packet = struct.pack(">HHII", port, 36412, port, 0) + body + bytes(-len(body) % 4)
+        assert monitor.receive(Frame(0, LINKTYPE_RAW, ipv4(SCTP, packet))) == []
+    assert monitor.stats.decode_errors == 0
+    assert monitor.stats.evicted == 195
+    assert len(monitor.tracker._registry._associations) == 5
