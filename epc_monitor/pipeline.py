@@ -45,14 +45,14 @@ class Monitor:
 
     def __init__(self, keys: UeKeys, limits: Limits | None = None, s1ap_port: int = S1AP_PORT) -> None:
         self._stats = Stats()
-        limits = limits or Limits()
+        self.limits = limits = limits or Limits()
         self.tracker = UeTracker(keys, limits)
         fragments = FragmentLimits(packets=limits.fragments, age_s=limits.fragment_age_s)
         self._fragments = Reassembly(fragments)
         self._frames = FrameDecoder(self._fragments)
         self._sctp = SctpDecoder(s1ap_port, SctpLimits(associations=limits.associations, octets=limits.waiting_octets))
         self._malformed = 0
-        self._dropped = 0
+        self.kernel_drops = 0
         self._evictions_told = 0
         self._evictions_told_at = 0
 
@@ -96,8 +96,8 @@ class Monitor:
 
     def dropped(self, count: int, interface: str | None, at: int) -> list[Event]:
         """The kernel had no room for ``count`` frames."""
-        self._dropped += count
-        place = f"kernel:{interface}:{at}:{self._dropped}".encode()
+        self.kernel_drops += count
+        place = f"kernel:{interface}:{at}:{self.kernel_drops}".encode()
         events = self.tracker.dropped(at, place, count, interface, "kernel")
         self._stats.events += len(events)
         return events

@@ -16,6 +16,7 @@ from epc_monitor.capture import read_capture
 from epc_monitor.frames import Frame
 from epc_monitor.identity import UeKeys
 from epc_monitor.pipeline import Monitor
+from mobiscud.app import build
 from mobiscud.bus.cloudevents import TYPE_PREFIX, Envelopes, encode
 from mobiscud.bus.mqtt import Broker, MqttBus
 from mobiscud.bus.publisher import EventPublisher
@@ -45,7 +46,7 @@ def replay(files: Iterable[Path], config: Config, keys: UeKeys, options: ReplayO
     :raises MobiScudError: a file is no capture, or is cut off (what came before it was printed), or the broker
         failed
     """
-    monitor = Monitor(keys)
+    monitor = build.monitor(config, keys)
     began = time.perf_counter()
     try:
         asyncio.run(_replay(files, config, monitor, options))

@@ -74,7 +74,10 @@ class SiteConfig(Section):
 
 
 class BusConfig(Section):
-    """The MQTT broker. Without ``url`` the node starts an embedded one on loopback."""
+    """The MQTT broker. Without ``url`` the node starts an embedded one on loopback.
+
+    ``spool_mib`` bounds the memory for what waits while the broker is away.
+    """
 
     url: Annotated[str, AfterValidator(_bus_url)] | None = None
     username: str | None = None
@@ -82,6 +85,7 @@ class BusConfig(Section):
     password_file: Path | None = None
     ca_file: Path | None = None
     embedded_port: int = Field(default=1883, ge=1, le=65535)
+    spool_mib: int = Field(default=256, ge=1, le=65536)
 
     @model_validator(mode="after")
     def _one_password(self) -> Self:
@@ -105,11 +109,35 @@ class PrivacyConfig(Section):
         return self
 
 
+class LimitsConfig(Section):
+    """How much the monitor may remember, and for how long. Beyond a number the oldest gives way: that is counted, and
+    told as ``monitor.dropped`` with reason ``limit``. What is older than its age goes without a word.
+
+    ``half_open``: S1 connections that serve no UE, not yet or no longer. ``transactions``: GTPv2 requests without an
+    answer. ``waiting_mib``: SCTP messages that wait for a fragment, or for an earlier message of their stream.
+    ``fragments``: IP packets of which a part is missing. Connected UEs do not age.
+    """
+
+    ues: int = Field(default=200_000, ge=1)
+    half_open: int = Field(default=50_000, ge=1)
+    transactions: int = Field(default=50_000, ge=1)
+    associations: int = Field(default=16_384, ge=1)
+    waiting_mib: int = Field(default=64, ge=1)
+    fragments: int = Field(default=256, ge=1)
+    ue_age_s: int = Field(default=7 * 86_400, ge=60)
+    half_open_age_s: int = Field(default=600, ge=10)
+    transaction_age_s: int = Field(default=60, ge=1)
+    fragment_age_s: int = Field(default=60, ge=1)
+
+
 class MonitorConfig(Section):
-    """What is watched."""
+    """What is watched. ``buffer_mib``: the kernel's buffer for each interface; ``user``: who the monitor becomes when
+    its sockets are open, if it is started as root."""
 
     interfaces: tuple[str, ...] = ()
     buffer_mib: int = Field(default=64, ge=1, le=1024)
+    user: str | None = None
+    limits: LimitsConfig = LimitsConfig()
 
 
 class CloudletConfig(Section):
@@ -148,6 +176,10 @@ class HypervisorConfig(Section):
     max_downtime_ms: int = Field(default=20, ge=1, le=2_000_000)
     bandwidth_mib_s: int | None = Field(default=None, ge=1)
     mode: Literal["auto", "pre_copy", "post_copy"] = "auto"
+    on_stop: Literal["destroy", "save", "pause"] = "destroy"
+    """What a stop does: end the guest; keep its memory in a file; or keep it in memory, the fastest to start again."""
+    saved_images: Path = Path("/var/lib/mobiscud/saved")
+    """Where such files are, on a disk that the hypervisor and this program see by the same path."""
 
 
 class PvmConfig(Section):
