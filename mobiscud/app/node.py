@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from importlib.metadata import version
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final, NoReturn
 
 import structlog
 
@@ -21,18 +19,21 @@ from epc_monitor.identity import UeKeys
 from epc_monitor.live import LiveCapture
 from epc_monitor.pipeline import Monitor
 from epc_monitor.service import watch
-from mobiscud.app import pseudonym
+from mobiscud.app import build, privileges, pseudonym
+from mobiscud.app.health import Health
 from mobiscud.app.replay import Sink, printer
 from mobiscud.bus import topics
-from mobiscud.bus.cloudevents import decode, rfc3339, unwrap
+from mobiscud.bus.cloudevents import decode, unwrap
 from mobiscud.bus.embedded import EmbeddedBroker
 from mobiscud.bus.mqtt import Broker, MqttBus
 from mobiscud.bus.publisher import EventPublisher
 from mobiscud.bus.requests import Requests
-from mobiscud.bus.spool import Message
 from mobiscud.core.config import CloudletConfig, Config
 from mobiscud.core.errors import ConfigError, DecodeError
+from mobiscud.core.events import MonitorDropped, Where
 from mobiscud.core.ids import CloudletId
+
+LOSSES_EVERY_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -75,45 +76,90 @@ async def _until_told_to_stop(work: Coroutine[Any, Any, None]) -> None:
 
 async def _node(config: Config) -> None:
     keys = pseudonym.keys(config.privacy)
+    broker = None if config.bus.url is None else Broker.from_config(config.bus, config.bus.url)
+    health = Health(config)
     async with contextlib.AsyncExitStack() as stack:
         capture = None
         if config.monitor.interfaces:
             capture = await stack.enter_async_context(_capture(config))
-        url = config.bus.url
-        if url is None:
+        if broker is None:
             embedded = await stack.enter_async_context(EmbeddedBroker(config.bus.embedded_port))
-            url = embedded.url
-            log.info("no bus.url: the embedded broker serves", url=url)
-        health = _Health(config)
-        bus = await stack.enter_async_context(MqttBus(Broker.from_config(config.bus, url), will=health.will))
+            broker = Broker.from_config(config.bus, embedded.url)
+            log.info("no bus.url: the embedded broker serves", url=embedded.url)
+        bus = MqttBus(broker, will=health.will, spool_bytes=config.bus.spool_mib << 20)
+        await stack.enter_async_context(bus)
         cloudlet = config.own_cloudlet()
         if cloudlet is not None:
             await stack.enter_async_context(_controller(config, cloudlet, bus, keys))
+        monitor = build.monitor(config, keys)
+        health.counters = lambda: _counters(monitor if capture else None, bus)
         stack.enter_context(health.reported_on(bus))
+        await stack.enter_async_context(_background(health.beat(bus), "health"))
         log.info("online", site=config.site.name, node=config.site.node)
         if capture is not None:
             publisher = EventPublisher(bus, config.site.name, "monitor", show_imsi=config.privacy.mode == "clear")
-            await _watch(capture, keys, publisher.publish)
+            await stack.enter_async_context(_background(_tell_losses(bus, publisher.publish), "losses"))
+            await _watch(capture, monitor, publisher.publish)
         else:
             await asyncio.Event().wait()
 
 
+def _counters(monitor: Monitor | None, bus: MqttBus) -> dict[str, int]:
+    """What the node has counted; docs/monitor-operations.md says what each means."""
+    counted = {"spool": bus.waiting, "spool_lost": bus.lost}
+    if monitor is not None:
+        counted |= {**monitor.stats.as_dict(), "kernel_drops": monitor.kernel_drops}
+    return counted
+
+
+async def _tell_losses(bus: MqttBus, publish: Sink) -> NoReturn:
+    """Say what had to give way while the broker was away, as soon as it is there to be told."""
+    told = 0
+    while True:
+        await asyncio.sleep(LOSSES_EVERY_S)
+        lost = bus.lost - told
+        if lost and bus.connected:
+            told += lost
+            at = time.time_ns()
+            log.warning("events gave way, since the broker was away too long", count=lost)
+            publish(MonitorDropped(at=at, origin=b"spool:%d:%d" % (at, told), count=lost, where=Where(None, "spool")))
+
+
+@contextlib.asynccontextmanager
+async def _background(work: Coroutine[Any, Any, NoReturn], name: str) -> AsyncIterator[None]:
+    """Work beside what the context does."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        [outcome] = await asyncio.gather(task, return_exceptions=True)
+        if not isinstance(outcome, asyncio.CancelledError):
+            log.error("work in the background failed", name=name, error=repr(outcome))
+
+
 async def _print_events(config: Config, keys: UeKeys, sink: Sink) -> None:
     async with _capture(config) as capture:
-        await _watch(capture, keys, sink)
+        await _watch(capture, build.monitor(config, keys), sink)
 
 
 @contextlib.asynccontextmanager
 async def _capture(config: Config) -> AsyncIterator[LiveCapture]:
+    """The capture, opened; the privileges it took are given up."""
     async with LiveCapture(config.monitor.interfaces, config.monitor.buffer_mib << 20) as capture:
         for note in capture.notes:
             log.warning(note)
+        if config.own_cloudlet() is None:
+            privileges.drop(config.monitor.user)
+            log.info("privileges dropped", user=config.monitor.user or "as before")
+        else:
+            log.info("privileges kept: the controller in this process needs them")
         yield capture
 
 
-async def _watch(capture: LiveCapture, keys: UeKeys, sink: Sink) -> None:
+async def _watch(capture: LiveCapture, monitor: Monitor, sink: Sink) -> None:
     """Everything that the monitor sees, to the sink, for as long as it lasts."""
-    async for event in watch(capture, Monitor(keys)):
+    async for event in watch(capture, monitor):
         sink(event)
 
 
@@ -173,36 +219,3 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
             await bus.subscribe(topics.ALL_UE_EVENTS, on_message)
             yield
             await requests.stop()
-
-
-class _Health:
-    """The node's retained health: ``online`` at every connection, ``offline`` by its own hand or the broker's."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._topic = topics.health(config.site.name, config.site.node)
-        self._since = rfc3339(time.time_ns())
-        self.will = Message(self._topic, self._payload("offline"), retain=True)
-
-    @contextlib.contextmanager
-    def reported_on(self, bus: MqttBus) -> Iterator[None]:
-        """Online while the context lasts."""
-        bus.on_connect(lambda: bus.publish(self._topic, self._payload("online"), retain=True))
-        try:
-            yield
-        finally:
-            bus.publish(self._topic, self._payload("offline"), retain=True)
-
-    def _payload(self, status: str) -> bytes:
-        roles = ["monitor"] if self._config.monitor.interfaces else []
-        if self._config.own_cloudlet() is not None:
-            roles.append("controller")
-        health = {
-            "status": status,
-            "site": self._config.site.name,
-            "node": self._config.site.node,
-            "roles": roles,
-            "since": self._since,
-            "version": version("mobiscud"),
-        }
-        return json.dumps(health).encode()

@@ -146,6 +146,8 @@ class MqttBus:
             await asyncio.gather(self._supervisor, return_exceptions=True)
         if self._client is not None:  # the supervisor had not yet begun
             await _leave(self._client)
+        if self.waiting:
+            log.warning("gone before the broker took everything", messages=self.waiting)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, content_type: str | None = None) -> None:
         """Put a message into the spool; it leaves in its turn."""
