@@ -18,6 +18,7 @@ from epc_monitor.aper import (
 )
 from epc_monitor.s1ap.types import CAUSE_ROOTS, Tunnel, cause_of
 from mobiscud.core.errors import DecodeError
+from mobiscud.core.ids import ERabId
 from mobiscud.core.ue import Cause
 
 
@@ -72,7 +73,12 @@ class ERabCause(NamedTuple):
 def _e_rab_id(data: bytes, bit: int) -> tuple[int, int]:
     """INTEGER (0..15, ...)."""
     value = bits(data, bit, 5)
-    return (value, bit + 5) if value < 16 else extended_integer(data, bit + 1)
+    if value < 16:
+        return value, bit + 5
+    value, bit = extended_integer(data, bit + 1)
+    if not 0 <= value <= ERabId.high:
+        raise DecodeError("E-RAB ID that no E-RAB can have", bit >> 3)
+    return value, bit
 
 
 def transport_layer_address(data: bytes, bit: int) -> tuple[bytes, int]:

@@ -46,8 +46,8 @@ class EnbUeS1apId(BoundedInt, low=0, high=0xFF_FFFF):
     """TS 36.413 9.2.3.4. Unique only inside one S1 association."""
 
 
-class ERabId(BoundedInt, low=0, high=255):
-    """TS 36.413 9.2.1.2: 0..15, extensible. Unique inside one UE."""
+class ERabId(BoundedInt, low=0, high=0xFFFF):
+    """TS 36.413 9.2.1.2: 0..15, extensible; who extends it beyond 16 bits is not believed. Unique inside one UE."""
 
 
 class EnbId(BoundedInt, low=0, high=0xFFF_FFFF):

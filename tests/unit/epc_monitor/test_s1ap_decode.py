@@ -8,6 +8,8 @@ from epc_monitor import s1ap
 from epc_monitor.s1ap import MessageType
 from mobiscud.core.errors import DecodeError
 from testbed import s1ap_corpus
+from testbed.s1ap_build import encode
+from testbed.scripted_epc import end
 
 
 def element(number: int, value: str) -> bytes:
@@ -126,3 +128,16 @@ def test_a_message_by_hand() -> None:
     assert message.type == MessageType.HANDOVER_NOTIFY
     assert (message.mme_ue_s1ap_id, message.enb_ue_s1ap_id) == (0x102, 0x30365)
     assert message.s_tmsi == bytes.fromhex("01c0000123")
+
+
+@pytest.mark.parametrize(
+    ("number", "exists"), [(15, True), (16, True), (65535, True), (65536, False), (1 << 50, False)]
+)
+def test_e_rab_ids_beyond_their_range(number: int, exists: bool) -> None:
+    item = {"e-RAB-ID": number, **end("10.0.0.11", 0x66)}
+    whole = encode("InitialContextSetupResponse", MME_UE_S1AP_ID=1, eNB_UE_S1AP_ID=1, E_RABSetupListCtxtSURes=[item])
+    if exists:
+        assert [found.e_rab_id for found in s1ap.decode(whole).e_rabs_set_up] == [number]
+    else:
+        with pytest.raises(DecodeError, match="E-RAB ID"):
+            s1ap.decode(whole)
