@@ -135,7 +135,7 @@ def test_what_is_no_cloudevent_is_refused(payload: bytes) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"ue": None}, {"ue_ip": "45.45.0.2"}, {"bearers": [{"e_rab_id": 999}]}, {"enb": 3}, {"ecgi": {"plmn": {}}}],
+    [{"ue": None}, {"ue_ip": "45.45.0.2"}, {"bearers": [{"e_rab_id": 99_999}]}, {"enb": 3}, {"ecgi": {"plmn": {}}}],
 )
 def test_wrong_data_is_refused(change: dict[str, object]) -> None:
     envelope = Envelopes("/mobiscud/lab/monitor").wrap(ATTACHED)
