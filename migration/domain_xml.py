@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
@@ -17,8 +18,13 @@ GUEST_MTU: Final = 1464
 
 QEMU_NAMESPACE: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
 
+OUR_NAMESPACE: Final = "https://mobiscud.org/xml/domain/1"
+"""Of the element that tells by what fingerprint a domain was described; it goes along with the domain."""
+
 ODD_KIB: Final = 8
 """What odd memory has beyond whole MiB: two pages, so that its size is no multiple of 256 KiB."""
+
+_FINGERPRINT: Final = f"{{{OUR_NAMESPACE}}}fingerprint"
 
 _NAMESPACE: Final = uuid.UUID("6a2ecbb5-3d5f-5a0b-9d7c-5d1c8f8a4b1e")
 
@@ -68,8 +74,23 @@ def domain_xml(pvm: Pvm, config: HypervisorConfig, gateway: IPv4Interface, facts
     if corrupts_even_memory(facts):
         domain.append(_odd_memory(config.memory_mib * 1024 + ODD_KIB))
     ElementTree.register_namespace("qemu", QEMU_NAMESPACE)
+    ElementTree.register_namespace("mobiscud", OUR_NAMESPACE)
+    fingerprint = _fingerprint(domain, facts)
+    _text(SubElement(domain, "metadata"), f"{{{OUR_NAMESPACE}}}fingerprint", fingerprint)
     ElementTree.indent(domain)
     return ElementTree.tostring(domain, encoding="unicode")
+
+
+def fingerprint_of(described: str) -> str:
+    """Read the fingerprint out of a description, as made here or as libvirt gives it; empty where there is none."""
+    return next((element.text or "" for element in ElementTree.fromstring(described).iter(_FINGERPRINT)), "")
+
+
+def _fingerprint(domain: Element, facts: HypervisorFacts) -> str:
+    """Tell one description from another: a saved memory image fits no other, and no other QEMU."""
+    digest = hashlib.sha256(ElementTree.tostring(domain))
+    digest.update(repr(facts.qemu_version).encode())
+    return digest.hexdigest()[:16]
 
 
 def _command_line(pvm: Pvm, gateway: IPv4Interface) -> str:

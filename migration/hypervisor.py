@@ -57,6 +57,21 @@ class Hypervisor(Protocol):
     async def boot(self, pvm: Pvm) -> None:
         """Create and run a PVM that is absent."""
 
+    async def restore(self, pvm: Pvm, *, paused: bool) -> bool:
+        """Run an absent PVM from its saved image, and if so asked pause it then; the image is used up.
+
+        Gives whether there was one that fits: of the same description, by the same QEMU. One that does not is deleted.
+        """
+
+    async def save(self, pvm_id: PvmId) -> None:
+        """Keep the PVM in an image, in place of an older one; it is absent then."""
+
+    async def pause(self, pvm_id: PvmId) -> None:
+        """Have the PVM stand still."""
+
+    async def resume(self, pvm_id: PvmId) -> bool:
+        """Let a PVM go on that stands still on request. Gives whether it did: one that is arriving or left does not."""
+
     async def destroy(self, pvm_id: PvmId) -> None:
         """End the PVM at once; an absent one is fine."""
 

@@ -12,8 +12,9 @@ from typing import Any, Final, TypeVar
 from xml.etree import ElementTree
 
 import libvirt
+import structlog
 
-from migration.domain_xml import domain_xml
+from migration.domain_xml import domain_xml, fingerprint_of
 from migration.errors import HypervisorLostError
 from migration.hypervisor import CopyStatistics, MigrationOrder, Observer
 from migration.lifecycle import Notice, PvmResumed, PvmState, PvmStopped, PvmSuspended, StopReason
@@ -25,6 +26,8 @@ from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import PvmId
 
 Result = TypeVar("Result")
+
+log = structlog.get_logger(__name__)
 
 CPUINFO: Final = Path("/proc/cpuinfo")
 KEEPALIVE_INTERVAL_S: Final = 1
@@ -109,6 +112,65 @@ class LibvirtHypervisor:
         assert self._facts is not None
         description = domain_xml(pvm, self._config, self._gateway, self._facts)
         await self._call(f"start {pvm.id}", lambda: self._open_connection().createXML(description, 0))
+
+    async def restore(self, pvm: Pvm, *, paused: bool) -> bool:
+        """Let libvirt read the image; one that it does not like is worth nothing."""
+        assert self._facts is not None
+        described = domain_xml(pvm, self._config, self._gateway, self._facts)
+        image = self._image(pvm.id, fingerprint_of(described))
+
+        def restore() -> bool:
+            connection = self._open_connection()
+            for other in self._images(pvm.id):
+                if other != image:
+                    other.unlink(missing_ok=True)
+            if not image.is_file():
+                return False
+            try:
+                connection.restoreFlags(str(image), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+            except libvirt.libvirtError as error:
+                if not self._is_alive():
+                    raise
+                log.warning("saved image is of no use", pvm=pvm.id, reason=error.get_error_message())
+                return False
+            finally:
+                if self._is_alive():
+                    image.unlink(missing_ok=True)  # once it runs, its own past must never run beside it
+            if paused:
+                # Restored paused it would look like one that is arriving, which nobody may let go on.
+                self._present(pvm.id).suspend()
+            return True
+
+        return await self._call(f"restore {pvm.id}", restore)
+
+    async def save(self, pvm_id: PvmId) -> None:
+        """Have libvirt write the image beside the old one, which goes first: it is the past."""
+
+        def save() -> None:
+            domain = self._present(pvm_id)
+            fingerprint = fingerprint_of(domain.XMLDesc())
+            for old in self._images(pvm_id):
+                old.unlink(missing_ok=True)
+            self._config.saved_images.mkdir(mode=0o700, parents=True, exist_ok=True)
+            domain.save(str(self._image(pvm_id, fingerprint)))
+
+        await self._call(f"save {pvm_id}", save)
+
+    async def pause(self, pvm_id: PvmId) -> None:
+        """Stop the virtual processor."""
+        await self._call(f"pause {pvm_id}", lambda: self._present(pvm_id).suspend())
+
+    async def resume(self, pvm_id: PvmId) -> bool:
+        """Let the virtual processor run, if it was a user of libvirt who stopped it."""
+
+        def resume() -> bool:
+            domain = self._present(pvm_id)
+            if domain.state() != [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]:
+                return False
+            domain.resume()
+            return True
+
+        return await self._call(f"resume {pvm_id}", resume)
 
     async def destroy(self, pvm_id: PvmId) -> None:
         """Kill the domain's QEMU."""
@@ -232,6 +294,12 @@ class LibvirtHypervisor:
         if self._connection is None:
             raise HypervisorLostError("not connected to libvirt")
         return self._connection
+
+    def _image(self, pvm_id: PvmId, fingerprint: str) -> Path:
+        return self._config.saved_images / f"{pvm_id}@{fingerprint}.image"
+
+    def _images(self, pvm_id: PvmId) -> list[Path]:
+        return list(self._config.saved_images.glob(f"{pvm_id}@*.image"))
 
     def _find(self, pvm_id: PvmId) -> Any | None:
         try:

@@ -12,7 +12,7 @@ from typing import Any, Final, Self, assert_never
 
 import structlog
 
-from migration.errors import MigrationError
+from migration.errors import HypervisorLostError, MigrationError
 from migration.hypervisor import CopyStatistics, Hypervisor, MigrationOrder
 from migration.libvirt_host import LibvirtHypervisor
 from migration.lifecycle import Notice, PvmResumed, PvmState, PvmSuspended, advance, difference
@@ -135,7 +135,10 @@ class PersonalVmHost:
         return choose_mode(self._config.mode)
 
     async def start(self, pvm: Pvm) -> None:
-        """Have the PVM run here; one that runs already is left alone. It boots for some seconds after the return.
+        """Have the PVM run here; one that runs already is left alone.
+
+        The fastest way is taken: let a paused one go on, else restore its saved image, else boot, which goes on for
+        some seconds after the return.
 
         :raises AdapterError: the hypervisor refuses, or has it but not running
         """
@@ -144,20 +147,49 @@ class PersonalVmHost:
                 case PvmState.RUNNING:
                     return
                 case PvmState.SUSPENDED:
-                    raise AdapterError(f"{pvm.id} is here, but stands still")
+                    if not await self._hypervisor.resume(pvm.id):
+                        raise AdapterError(f"{pvm.id} is here, but stands still")
+                    way = "resumed"
                 case PvmState.ABSENT:
-                    await self._hypervisor.boot(pvm)
-                    log.info("pvm started", pvm=pvm.id, cloudlet=self._config.cloudlet)
+                    if await self._hypervisor.restore(pvm, paused=False):
+                        way = "restored"
+                    else:
+                        await self._hypervisor.boot(pvm)
+                        way = "booted"
                 case _ as never:
                     assert_never(never)
+        log.info("pvm started", pvm=pvm.id, cloudlet=self._config.cloudlet, way=way)
+
+    async def prepare(self, pvm: Pvm) -> bool:
+        """Have an absent PVM with a saved image stand ready in memory, so that ``start`` only lets it go on.
+
+        Gives whether it is here now, running or ready.
+
+        :raises AdapterError: the hypervisor refuses
+        """
+        async with self._lock(pvm.id):
+            if await self._hypervisor.state(pvm.id) is not PvmState.ABSENT:
+                return True
+            return await self._hypervisor.restore(pvm, paused=True)
 
     async def stop(self, pvm_id: PvmId) -> None:
-        """Have the PVM not be here. It is ended at once, and its memory is lost.
+        """Have the PVM not run here: ended, saved or paused, as configured. What cannot be kept is ended.
 
         :raises AdapterError: the hypervisor refuses
         """
         await self.abort(pvm_id)
         async with self._lock(pvm_id):
+            keep = {"save": self._hypervisor.save, "pause": self._hypervisor.pause}.get(self._config.on_stop)
+            if keep is not None and await self._hypervisor.state(pvm_id) is PvmState.RUNNING:
+                try:
+                    await keep(pvm_id)
+                    return
+                except HypervisorLostError:
+                    raise
+                except AdapterError as error:
+                    log.warning("pvm cannot be kept", pvm=pvm_id, way=self._config.on_stop, reason=str(error))
+            elif self._config.on_stop == "pause":
+                return  # it stands still already, or is absent
             await self._hypervisor.destroy(pvm_id)
 
     async def running(self) -> tuple[PvmId, ...]:

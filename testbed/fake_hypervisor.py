@@ -72,7 +72,9 @@ class FakeHypervisor:
         self._facts = facts
         self._observer: Observer | None = None
         self._copies: dict[PvmId, _Copy] = {}
+        self._paused: set[PvmId] = set()
         self.guests: dict[PvmId, FakeGuest] = {}
+        self.saved: dict[PvmId, FakeGuest] = {}
         self.reachable = True
         self.loses_aborts = False
 
@@ -92,8 +94,45 @@ class FakeHypervisor:
         self.guests[pvm.id] = FakeGuest(pvm)
         self._tell(PvmResumed(pvm.id, time.time_ns(), migrated=False))
 
+    async def restore(self, pvm: Pvm, *, paused: bool) -> bool:
+        """Have the guest back that was saved under the same description."""
+        saved = self.saved.pop(pvm.id, None)
+        if saved is None or saved.pvm != pvm:
+            return False
+        self.guests[pvm.id] = saved
+        saved.state = PvmState.RUNNING
+        self._tell(PvmResumed(pvm.id, time.time_ns(), migrated=False))
+        if paused:
+            await self.pause(pvm.id)
+        return True
+
+    async def save(self, pvm_id: PvmId) -> None:
+        """Put it aside."""
+        await self.pause(pvm_id)
+        self._paused.discard(pvm_id)
+        self.saved[pvm_id] = self.guests.pop(pvm_id)
+        self._tell(PvmStopped(pvm_id, time.time_ns(), StopReason.SAVED))
+
+    async def pause(self, pvm_id: PvmId) -> None:
+        """Have it stand still."""
+        if pvm_id not in self.guests:
+            raise AdapterError(f"{pvm_id} is not here")
+        self.guests[pvm_id].state = PvmState.SUSPENDED
+        self._paused.add(pvm_id)
+        self._tell(PvmSuspended(pvm_id, time.time_ns(), migrating=False))
+
+    async def resume(self, pvm_id: PvmId) -> bool:
+        """Let it go on if it was paused."""
+        if pvm_id not in self._paused:
+            return False
+        self._paused.discard(pvm_id)
+        self.guests[pvm_id].state = PvmState.RUNNING
+        self._tell(PvmResumed(pvm_id, time.time_ns(), migrated=False))
+        return True
+
     async def destroy(self, pvm_id: PvmId) -> None:
         """Have it no longer."""
+        self._paused.discard(pvm_id)
         if self.guests.pop(pvm_id, None) is not None:
             self._tell(PvmStopped(pvm_id, time.time_ns(), StopReason.DESTROYED))
 

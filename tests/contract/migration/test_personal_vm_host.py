@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +55,58 @@ async def test_a_stopped_pvm_is_gone_and_can_start_anew(open_site: OpenSite, eve
         await eventually(said_so)
         await here.vms.start(PVM)
         assert await site.boot_id(PVM) != first
+
+
+@pytest.mark.parametrize(("on_stop", "reason"), [("save", StopReason.SAVED), ("pause", None)])
+async def test_a_kept_pvm_goes_on_where_it_was(
+    open_site: OpenSite, eventually: Eventually, tmp_path: Path, on_stop: str, reason: StopReason | None
+) -> None:
+    async with open_site(1, on_stop=on_stop, saved_images=tmp_path / "saved") as site:
+        (here,) = site.cloudlets
+        await here.vms.start(PVM)
+        boot_id = await site.boot_id(PVM)
+        await here.vms.stop(PVM.id)
+        await here.vms.stop(PVM.id)
+        assert await here.vms.running() == ()
+
+        await here.vms.start(PVM)
+        assert await here.vms.running() == (PVM.id,)
+        assert await site.boot_id(PVM) == boot_id
+        assert list((tmp_path / "saved").glob("*")) == []
+
+        async def said_so() -> bool:
+            return [type(notice) for notice in here.notices][-1] is PvmResumed
+
+        await eventually(said_so)
+        assert [notice.reason for notice in here.heard(PvmStopped)] == ([] if reason is None else [reason])
+
+
+async def test_a_saved_pvm_stands_ready_before_it_is_wanted(open_site: OpenSite, tmp_path: Path) -> None:
+    async with open_site(1, on_stop="save", saved_images=tmp_path / "saved") as site:
+        (here,) = site.cloudlets
+        assert not await here.vms.prepare(PVM)
+        await here.vms.start(PVM)
+        boot_id = await site.boot_id(PVM)
+        await here.vms.stop(PVM.id)
+
+        assert await here.vms.prepare(PVM)
+        assert await here.vms.running() == ()
+        assert await here.vms.prepare(PVM)
+        await here.vms.start(PVM)
+        assert await site.boot_id(PVM) == boot_id
+
+
+async def test_an_image_of_another_description_is_not_used(open_site: OpenSite, tmp_path: Path) -> None:
+    async with open_site(1, on_stop="save", saved_images=tmp_path / "saved") as site:
+        (here,) = site.cloudlets
+        await here.vms.start(PVM)
+        boot_id = await site.boot_id(PVM)
+        await here.vms.stop(PVM.id)
+
+        moved = replace(PVM, mac="52:54:00:00:00:33")
+        await here.vms.start(moved)
+        assert await site.boot_id(moved) != boot_id
+        assert list((tmp_path / "saved").glob("*")) == []
 
 
 async def test_a_pvm_migrates_along_a_chain_and_stays_itself(open_site: OpenSite, eventually: Eventually) -> None:

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from migration.domain_xml import QEMU_NAMESPACE, domain_uuid, domain_xml
+from migration.domain_xml import QEMU_NAMESPACE, domain_uuid, domain_xml, fingerprint_of
 from migration.verdict import Accelerator, HypervisorFacts
 from mobiscud.core.config import HypervisorConfig
 from mobiscud.core.edge import Pvm
@@ -92,6 +92,23 @@ def test_nothing_is_there_that_would_slow_a_migration_down() -> None:
     assert domain.find("devices/disk") is None
     assert domain.find("devices/memballoon[@model='none']") is not None
     assert domain.find("devices/interface/rom[@enabled='no']") is not None
+
+
+def test_a_description_carries_its_fingerprint() -> None:
+    assert len(fingerprint_of(domain_xml(PVM, CONFIG, GATEWAY, FACTS))) == 16
+    assert fingerprint_of("<domain/>") == ""
+
+
+def test_whatever_a_saved_image_depends_on_changes_the_fingerprint() -> None:
+    larger = CONFIG.model_copy(update={"memory_mib": 256})
+    others = [
+        domain_xml(replace(PVM, address="172.16.0.11"), CONFIG, GATEWAY, FACTS),
+        domain_xml(PVM, larger, GATEWAY, FACTS),
+        domain_xml(PVM, CONFIG, GATEWAY, replace(FACTS, qemu_version=(7, 2, 23))),
+        domain_xml(PVM, CONFIG, GATEWAY, replace(FACTS, machine="pc-q35-7.2")),
+    ]
+    fingerprints = {fingerprint_of(text) for text in [*others, domain_xml(PVM, CONFIG, GATEWAY, FACTS)]}
+    assert len(fingerprints) == 5
 
 
 def test_an_address_that_is_none_is_refused() -> None:
