@@ -66,14 +66,16 @@ class Requests:
         """Answer requests called ``name``."""
         self._answerers[name] = answerer
 
-    async def ask(self, node: str, name: str, body: Json, *, timeout_s: float) -> Json:
+    async def ask(self, node: str, name: str, body: Json, *, timeout_s: float, correlation: str | None = None) -> Json:
         """Ask another node and wait for its answer.
+
+        Asked again with the same ``correlation``, it is done once, however often it arrives.
 
         :raises AdapterError: it refused, or was silent until the deadline
         """
         if len(self._waiting) >= MAX_PENDING:
             raise AdapterError(f"{node} {name}: too many requests wait for an answer")
-        correlation = uuid.uuid4().hex
+        correlation = correlation or uuid.uuid4().hex
         future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._waiting[correlation] = future
         request = {

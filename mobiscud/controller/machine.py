@@ -265,10 +265,10 @@ def _go_idle(r: UeRecord, i: UeWentIdle) -> Result:
 
 
 def _forget(r: UeRecord, i: UeLeft) -> Result:
-    """Detached. What others know of the PVM they say when it is gone."""
+    """Detached. A PVM elsewhere is there until it is said to be gone."""
     if r.pvm_at == r.here:
         return _stop(r)
-    gone = UeRecord(r.pvm, r.here, r.follow, token=r.token)
+    gone = UeRecord(r.pvm, r.here, r.follow, pvm_at=r.pvm_at, token=r.token)
     return gone, (SetPath(None, OffloadRemoved),) if r.phase is not Phase.AWAY else ()
 
 
@@ -391,16 +391,18 @@ def _prepared_for_none(r: UeRecord, i: PvmGone) -> Result:
 
 
 def _detour_elsewhere(r: UeRecord, i: PvmSeen) -> Result:
-    """DETOURED: the detour leads to where the PVM is."""
+    """DETOURED or PULLING: the detour leads to where the PVM is, and from there it is asked for."""
     if i.cloudlet in (r.here, r.pvm_at):
         return r, ()
     return _unsettle(replace(r, pvm_at=i.cloudlet), OffloadMoved)
 
 
 def _start_after_all(r: UeRecord, i: PvmGone) -> Result:
-    """DETOURED: a PVM that is nowhere is started where its user is."""
+    """DETOURED or PULLING: a PVM that is nowhere is started where its user is."""
     if i.cloudlet != r.pvm_at:
         return r, ()
+    if r.ue_at != r.here:
+        return _unsettle(replace(r, pvm_at=None), None)
     r = replace(r, phase=Phase.STARTING, pvm_at=r.here)
     return r, (SetPath(None, OffloadRemoved), StartPvm(r.pvm))
 
@@ -461,6 +463,8 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.PULLING, HaltedThere): _halted_there,
     (Phase.PULLING, Landed): _landed,
     (Phase.PULLING, MovedHere): _pulled,
+    (Phase.PULLING, PvmSeen): _detour_elsewhere,
+    (Phase.PULLING, PvmGone): _start_after_all,
     (Phase.PULLING, UeArrived): _note_place,
     (Phase.PULLING, HandoverDone): _note_place,
     (Phase.PULLING, UeWentIdle): _note_idle,

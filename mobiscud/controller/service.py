@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from mobiscud.controller.inputs import (
     read,
 )
 from mobiscud.controller.machine import step
-from mobiscud.controller.record import UeRecord
+from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.core.commands import (
     AbortMove,
     Announce,
@@ -60,7 +61,6 @@ from mobiscud.core.ids import CloudletId, PvmId, UeKey
 
 ANSWER_S: Final = 2.0
 """How long another controller may take to answer."""
-TELL_TRIES: Final = 5
 AGAIN_S: Final = 1.0
 BACKLOG_LIMIT: Final = 10_000
 """Inputs that wait, all UEs together."""
@@ -95,7 +95,9 @@ class RequestPort(Protocol):
     """Question and answer with other controllers."""
 
     def answer(self, name: str, answerer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> None: ...
-    async def ask(self, node: str, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]: ...
+    async def ask(
+        self, node: str, name: str, body: dict[str, Any], *, timeout_s: float, correlation: str | None = None
+    ) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,7 @@ class CloudletController:
             case AbortMove(pvm):
                 self._spawn(self._abort(pvm), f"abort-{pvm.id}")
             case AskDetour(of):
-                self._spawn(self._ask(of, "detour", {"ue": ue, "by": self._around.here}), f"detour-{ue}")
+                self._spawn(self._ask_detour(ue, of), f"detour-{ue}")
             case AskMove(of):
                 self._spawn(self._ask_move(ue, of), f"move-{ue}")
             case TellHalted(to, at):
@@ -324,10 +326,10 @@ class CloudletController:
         except MobiScudError as error:
             log.warning("migration not aborted", pvm=pvm.id, error=str(error))
 
-    async def _ask(self, cloudlet: CloudletId, name: str, body: dict[str, Any]) -> bool:
+    async def _ask(self, cloudlet: CloudletId, name: str, body: dict[str, Any], correlation: str | None = None) -> bool:
         node = self._around.node_of[cloudlet]
         try:
-            await self._requests.ask(node, name, body, timeout_s=ANSWER_S)
+            await self._requests.ask(node, name, body, timeout_s=ANSWER_S, correlation=correlation)
         except AdapterError as error:
             log.warning("not granted", request=name, ue=body["ue"], cloudlet=cloudlet, error=str(error))
             return False
@@ -337,11 +339,19 @@ class CloudletController:
         if not await self._ask(of, "move", {"ue": ue, "to": self._around.here}):
             self.submit(ue, MoveRefused("not granted"))
 
-    async def _tell(self, to: CloudletId, name: str, body: dict[str, Any]) -> None:
-        for _ in range(TELL_TRIES):
-            if await self._ask(to, name, body):
+    async def _ask_detour(self, ue: UeKey, of: CloudletId) -> None:
+        """Until it is granted, or no longer wanted."""
+        while not await self._ask(of, "detour", {"ue": ue, "by": self._around.here}):
+            await asyncio.sleep(AGAIN_S)
+            record = self._records[ue]
+            if record.pvm_at != of or record.phase not in (Phase.PREPARED, Phase.DETOURED, Phase.PULLING):
                 return
-        log.error("could not be told", request=name, ue=body["ue"], cloudlet=to)
+
+    async def _tell(self, to: CloudletId, name: str, body: dict[str, Any]) -> None:
+        """Until it is heard, and done once: who has a PVM must not stay in doubt because a node was away."""
+        correlation = uuid.uuid4().hex
+        while not await self._ask(to, name, body, correlation):  # noqa: ASYNC110  # nobody tells when it is back
+            await asyncio.sleep(AGAIN_S)
 
     async def _wait(self, ue: UeKey, token: int, delay_s: float) -> None:
         await asyncio.sleep(delay_s)

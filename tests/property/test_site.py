@@ -24,6 +24,7 @@ from migration.service import PersonalVmHost
 from mobiscud.controller.service import CloudletController, Neighbourhood
 from mobiscud.core.config import HypervisorConfig, MigrationConfig
 from mobiscud.core.edge import PathSpec, Pvm
+from mobiscud.core.errors import AdapterError
 from mobiscud.core.events import (
     Event,
     HandoverCancelled,
@@ -92,19 +93,35 @@ class Line:
         self._site = site
         self._chance = chance
         self.answerers: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {}
+        self._done: set[str] = set()
 
     def answer(self, name: str, answerer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> None:
         self.answerers[name] = answerer
 
-    async def ask(self, node: str, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    async def ask(
+        self, node: str, name: str, body: dict[str, Any], *, timeout_s: float, correlation: str | None = None
+    ) -> dict[str, Any]:
         await asyncio.sleep(self._chance.choice((0.0005, 0.002, 0.02)))
-        return await self._site.lines[CloudletId(node)].answerers[name](body)
+        fate = self._chance.random()
+        if fate < self._site.loss:
+            await asyncio.sleep(timeout_s)
+            raise AdapterError("the request was lost")
+        answer: dict[str, Any] = {}
+        if correlation not in self._done:
+            answer = await self._site.lines[CloudletId(node)].answerers[name](body)
+            self._done |= {correlation} if correlation else set()
+        if fate < 2 * self._site.loss:
+            await asyncio.sleep(timeout_s)
+            raise AdapterError("the answer was lost")
+        return answer
 
 
 class Site:
     """Three cloudlets, their controllers, and the UE."""
 
-    def __init__(self, chance: random.Random, dwell_s: float) -> None:
+    def __init__(self, chance: random.Random, dwell_s: float, loss: float) -> None:
+        """``loss``: how likely a request is lost, and how likely its answer."""
+        self.loss = loss
         self._chance = chance
         self._dwell_s = dwell_s
         self._stack = contextlib.AsyncExitStack()
@@ -290,20 +307,27 @@ def run(work: Awaitable[None]) -> None:
         runner.run(work)  # type: ignore[arg-type]
 
 
-async def walk(way: list[tuple[str, int, float]], seed: int, dwell_s: float) -> None:
-    async with Site(random.Random(seed), dwell_s) as site:
+async def walk(way: list[tuple[str, int, float]], seed: int, dwell_s: float, loss: float = 0.0) -> None:
+    async with Site(random.Random(seed), dwell_s, loss) as site:
         for deed, enb, pause_s in way:
             await site.do(deed, enb)
             await asyncio.sleep(pause_s)
         await site.do("complete", 0)
-        await asyncio.sleep(60.0)
+        await asyncio.sleep(120.0)
         site.check()
 
 
-@settings(max_examples=150, deadline=None)
-@given(way=st.lists(steps, max_size=12), seed=st.integers(0, 1000), dwell_s=st.sampled_from((0.0, 0.3)))
-def test_wherever_a_ue_walks_its_vm_is_there(way: list[tuple[str, int, float]], seed: int, dwell_s: float) -> None:
-    run(walk([("attach", 1, 1.0), *way], seed, dwell_s))
+@settings(max_examples=300, deadline=None)
+@given(
+    way=st.lists(steps, max_size=12),
+    seed=st.integers(0, 1000),
+    dwell_s=st.sampled_from((0.0, 0.3)),
+    loss=st.sampled_from((0.0, 0.1)),
+)
+def test_wherever_a_ue_walks_its_vm_is_there(
+    way: list[tuple[str, int, float]], seed: int, dwell_s: float, loss: float
+) -> None:
+    run(walk([("attach", 1, 1.0), *way], seed, dwell_s, loss))
 
 
 def test_the_walk_of_the_paper() -> None:

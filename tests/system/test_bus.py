@@ -74,6 +74,23 @@ async def test_a_question_gets_its_answer(url: str) -> None:
             await asker.ask("n3", "double", {}, timeout_s=0.05)
 
 
+async def test_what_is_asked_twice_is_done_once(url: str) -> None:
+    async with bus_at(url) as one, bus_at(url) as other:
+        asker, answerer = Requests(one, "lab", "n1"), Requests(other, "lab", "n2")
+        await asker.start()
+        await answerer.start()
+        done: list[dict[str, object]] = []
+
+        async def do(body: dict[str, object]) -> dict[str, object]:
+            done.append(body)
+            return {"times": len(done)}
+
+        answerer.answer("do", do)
+        for _ in range(2):
+            assert await asker.ask("n2", "do", {}, timeout_s=LIMIT_S, correlation="c-1") == {"times": 1}
+        assert await asker.ask("n2", "do", {}, timeout_s=LIMIT_S) == {"times": 2}
+
+
 async def test_nothing_is_lost_while_the_broker_is_away(tmp_path: Path) -> None:
     port = free_port()
     seen: list[bytes] = []

@@ -1,0 +1,102 @@
+"""Draws the controller's table as it is: ``python scripts/draw_machine.py > docs/controller.md``.
+
+Where a row leads is found by trying it: every combination of where the UE and its PVM may be, and of what the input
+may say, goes through the row's function.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from mobiscud.controller import inputs
+from mobiscud.controller.machine import TRANSITIONS
+from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord
+from mobiscud.core.edge import DownlinkTunnel, Pvm
+from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid
+
+HERE, THERE, ELSEWHERE = CloudletId("c1"), CloudletId("c2"), CloudletId("c3")
+PVM = Pvm(PvmId("pvm"), "172.16.1.10", "52:54:00:00:00:10")
+TUNNELS = inputs.Tunnels((), DownlinkTunnel("10.0.0.2", FTeid("10.0.0.11", Teid(1))))
+HEAD = """\
+# The controller's table
+
+Drawn from `mobiscud/controller/machine.py` by `scripts/draw_machine.py`; a test keeps the two together. What each
+phase means stands in `mobiscud/controller/record.py`, what each input tells in `mobiscud/controller/inputs.py`.
+
+```mermaid
+stateDiagram-v2
+    direction LR
+    [*] --> away"""
+
+
+def samples(kind: Any) -> Iterator[Any]:
+    """Inputs of a kind, with all that they may say of a place."""
+    places = (HERE, THERE, ELSEWHERE)
+    if kind in (inputs.UeArrived, inputs.HandoverDone, inputs.HandoverExpected):
+        yield from (kind(place, "45.45.0.2", TUNNELS) for place in (*places, None))
+    elif kind in (inputs.DetourAsked, inputs.MoveAsked, inputs.PvmSeen, inputs.PvmGone):
+        yield from (kind(place) for place in places)
+    elif kind in (inputs.MoveRefused, inputs.StaysThere, inputs.MoveFailed, inputs.PvmRefused):
+        yield kind("why")
+    elif kind in (inputs.HaltedThere, inputs.MovedHere, inputs.Halted, inputs.Landed, inputs.MoveSucceeded):
+        yield kind(1)
+    elif kind is inputs.Dwelled:
+        yield from (kind(token) for token in (0, 1))
+    else:
+        yield kind()
+
+
+def records(phase: Phase) -> Iterator[UeRecord]:
+    """Records in a phase, wherever UE and PVM may be."""
+    anywhere = (HERE, THERE, None)
+    for ue_at, pvm_at, ready, registered in itertools.product(anywhere, anywhere, (THERE, None), (True, False)):
+        yield UeRecord(
+            PVM,
+            HERE,
+            True,
+            phase,
+            registered,
+            "45.45.0.2",
+            ue_at,
+            pvm_at,
+            NO_TUNNELS,
+            None,
+            ready,
+            THERE,
+            None,
+            None,
+            1,
+        )
+
+
+def edges() -> dict[tuple[Phase, Phase], list[str]]:
+    """Which inputs lead from one phase to another (or leave it: then only where nothing else can come of it)."""
+    found: dict[tuple[Phase, Phase], list[str]] = defaultdict(list)
+    for (phase, kind), row in TRANSITIONS.items():
+        targets = set()
+        for record, happened in itertools.product(records(phase), samples(kind)):
+            try:
+                targets.add(row(record, happened)[0].phase)
+            except ValueError:
+                continue  # a record that this phase does not allow
+        for target in sorted(targets - {phase}, key=list(Phase).index):
+            found[phase, target].append(kind.__name__)
+    return found
+
+
+def page() -> str:
+    """The whole document."""
+    lines = [HEAD]
+    for (source, target), kinds in edges().items():
+        lines.append(f"    {source} --> {target}: {', '.join(kinds)}")
+    lines += ["```", "", "| phase | input | does |", "| --- | --- | --- |"]
+    for (phase, kind), row in TRANSITIONS.items():
+        lines.append(f"| {phase} | {kind.__name__} | `{row.__name__.lstrip('_')}` |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
