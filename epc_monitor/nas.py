@@ -45,7 +45,10 @@ class NasType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class NasMessage:
-    """What was read. ``guti``: PLMN, MME group, MME code, M-TMSI, 10 octets. ``ciphering``: the EEA that is chosen."""
+    """What was read. ``guti``: PLMN, MME group, MME code, M-TMSI, 10 octets. ``ciphering``: the EEA that is chosen.
+
+    ``cs_only``: a detach from circuit-switched services alone; the UE stays (9.9.3.7).
+    """
 
     type: NasType
     imsi: str | None = None
@@ -53,6 +56,7 @@ class NasMessage:
     m_tmsi: bytes | None = None
     ciphering: int | None = None
     addresses: tuple[bytes, ...] = ()
+    cs_only: bool = False
 
 
 def decode(pdu: bytes, *, uplink: bool, readable: bool | None = None) -> NasMessage | None:
@@ -137,7 +141,8 @@ def _plain(data: bytes, uplink: bool, strict: bool = False) -> NasMessage | None
         end = 3
     if strict and len(data) > end:
         raise DecodeError("octets after a message that has none", end)
-    return NasMessage(message_type, imsi, guti, m_tmsi, ciphering, addresses)
+    cs_only = kind == NasType.DETACH_REQUEST and data[2] & 7 == (2 if uplink else 3)
+    return NasMessage(message_type, imsi, guti, m_tmsi, ciphering, addresses, cs_only)
 
 
 _KNOWN = frozenset(int(member) for member in NasType if member)

@@ -27,10 +27,12 @@ from mobiscud.core.events import (
     UeIdle,
 )
 from mobiscud.core.ids import ERabId
-from mobiscud.core.ue import BearerContext, Cause
+from mobiscud.core.ue import BearerContext, Cause, HandoverKind
 
 _EEA0: Final = 0
 _NORMAL_RELEASE: Final = cause_of(2, 0)
+_HANDED_OVER: Final = cause_of(0, 2)
+_UNKNOWN_ID: Final = frozenset(cause_of(0, value) for value in (13, 14, 15))
 
 
 class Connections:
@@ -71,13 +73,25 @@ class Connections:
                 registry.own_s_tmsi(connection.ue, node, s_tmsi)
         if told is not None and told.type is NasType.ATTACH_REQUEST:
             self._attaching(connection)
-        connection.detaching = told is not None and told.type is NasType.DETACH_REQUEST
+        if told is not None and told.type is NasType.DETACH_REQUEST:
+            self._detaching(connection, told)
 
     def _attaching(self, connection: S1Connection) -> None:
         connection.attaching = True
         connection.ue.sessions_gone = None
         if connection.ue.registered is None:
             connection.ue.registered = False
+
+    @staticmethod
+    def _detaching(connection: S1Connection, told: NasMessage) -> None:
+        connection.detaching = not told.cs_only
+        connection.cs_detaching = told.cs_only
+
+    def _detach_accepted(self, connection: S1Connection) -> None:
+        if connection.cs_detaching:
+            connection.cs_detaching = False
+        else:
+            self.detached(connection.ue, None)
 
     def _overheard(self, message: S1apMessage, association: S1Association) -> S1Connection:
         """A leg that was there before us; one that we should have seen begin is worth a word."""
@@ -157,6 +171,8 @@ class Connections:
     def release_command(self, message: S1apMessage, association: S1Association) -> None:
         connection = self._registry.find(association, message)
         if connection is not None:
+            if connection.state is Leg.ARRIVING:
+                self.at_work(connection)
             connection.release_cause = message.cause
             connection.state = Leg.RELEASING
 
@@ -167,7 +183,9 @@ class Connections:
             return
         ue, cause = connection.ue, connection.release_cause
         if ue.connection is connection:
-            if cause is not None and (cause.group, cause.name) == ("nas", "detach"):
+            if cause == _HANDED_OVER:
+                self._handed_over(connection)
+            elif cause is not None and (cause.group, cause.name) == ("nas", "detach"):
                 self.detached(ue, cause)
             elif connection.attaching and ue.sessions_gone is not None:
                 self.detached(ue, None, ue.sessions_gone)
@@ -176,6 +194,41 @@ class Connections:
             elif ue.connected:
                 self.idle(connection, cause)
         self._registry.close(connection)
+
+    def _handed_over(self, connection: S1Connection) -> None:
+        """The MME says that the UE has arrived elsewhere, and we have not seen it arrive."""
+        handover, ue = connection.handover, connection.ue
+        if handover is None:
+            self._facts.desynchronised("released after a handover that was not seen", ue)
+        elif handover.target is not None and handover.target in ue.legs:
+            self.at_work(handover.target)
+
+    def at_work(self, connection: S1Connection) -> None:
+        """The UE is on this leg; if that is the target of a handover under way, the end of that was not seen."""
+        handover, ue = connection.handover, connection.ue
+        if handover is None or connection.state not in (Leg.ADMITTED, Leg.ARRIVING):
+            return
+        connection.state = Leg.CONNECTED
+        connection.handover = None
+        if handover.source is not None:
+            handover.source.handover = None
+        if handover.kind is HandoverKind.X2 and connection.mme_ue_s1ap_id is not None:
+            self._registry.take_mme_id(connection, connection.mme_ue_s1ap_id)
+        self._registry.make_current(connection)
+        self._registry.established(connection)
+        ue.bearers = handover.bearers
+        ue.registered = True
+        self._facts.desynchronised("at the target of a handover whose end was not seen", ue)
+
+    def error_indication(self, message: S1apMessage, association: S1Association) -> None:
+        """One end does not know a connection: both let go of it (TS 36.413 10.6)."""
+        if message.cause not in _UNKNOWN_ID or message.mme_ue_s1ap_id is None or message.enb_ue_s1ap_id is None:
+            return
+        connection = self._registry.find(association, message)
+        if connection is not None:
+            if connection.ue.connection is connection and connection.ue.connected:
+                self.idle(connection, message.cause)
+            self._registry.close(connection)
 
     def idle(
         self, connection: S1Connection, cause: Cause | None, detail: bytes = b"", when: When | None = None
@@ -225,6 +278,7 @@ class Connections:
 
     def bearer_setup_response(self, message: S1apMessage, association: S1Association) -> None:
         connection = self.leg(message, association)
+        self.at_work(connection)
         ue = connection.ue
         found = joined(message.e_rabs_set_up, connection.setting_up, {})
         connection.setting_up = {}
@@ -299,6 +353,7 @@ class Connections:
             if association.complete:
                 return
             connection = self._overheard(message, association)
+        self.at_work(connection)
         self._place(connection, message)
         told = self._read(message.nas, uplink=True, readable=self._readable(connection))
         if told is None:
@@ -308,11 +363,11 @@ class Connections:
         elif told.type is NasType.TAU_REQUEST:
             connection.updated = False
         elif told.type is NasType.DETACH_REQUEST:
-            connection.detaching = True
+            self._detaching(connection, told)
         elif told.type is NasType.ATTACH_COMPLETE:
             connection.ue.registered = True
         elif told.type is NasType.DETACH_ACCEPT:
-            self.detached(connection.ue, None)
+            self._detach_accepted(connection)
         if told.imsi is not None:
             self._registry.name(connection, told.imsi)
 
@@ -333,8 +388,10 @@ class Connections:
                 connection.updated = True
                 end = connection.end
                 self._facts.about(ue, TrackingAreaUpdated, ecgi=end.ecgi, tai=end.tai)
+        elif told.type is NasType.DETACH_REQUEST:
+            connection.cs_detaching = told.cs_only
         elif told.type is NasType.DETACH_ACCEPT:
-            self.detached(ue, None)
+            self._detach_accepted(connection)
 
     @staticmethod
     def _readable(connection: S1Connection) -> bool | None:

@@ -37,20 +37,21 @@ class Handovers:
 
     def required(self, message: S1apMessage, association: S1Association) -> None:
         source = self._connections.leg(message, association)
+        self._connections.at_work(source)
         self._connections.step(source, message)
         source.handover = Handover(HandoverKind.S1, source, self._target_of(message))
         self._tell(source.ue, HandoverPreparing, source.handover, cause=message.cause)
 
     def request(self, message: S1apMessage, association: S1Association) -> None:
-        """The target's leg begins. Only its S-GW tunnels tell which UE is meant."""
+        """The target's leg begins. Its S-GW tunnels tell which UE is meant, or an MME that keeps its id."""
         if message.mme_ue_s1ap_id is None:
             raise DecodeError("Handover Request without MME UE S1AP ID")
         registry = self._registry
         tunnels = [values.tunnel(item.tunnel) for item in message.e_rabs_to_setup]
-        ue = (
-            next((found for found in map(registry.by_tunnel, tunnels) if found is not None), None)
-            or registry.stranger()
-        )
+        ue = next((found for found in map(registry.by_tunnel, tunnels) if found is not None), None)
+        if ue is None:
+            same = association.mme.connections.get(message.mme_ue_s1ap_id)
+            ue = same.ue if same is not None and same.state is Leg.PREPARING else registry.stranger()
         target = registry.open(association, ue, Leg.ADMITTING, message.mme_ue_s1ap_id, None)
         target.setting_up = {item.e_rab_id: item for item in message.e_rabs_to_setup}
         for tunnel in tunnels:

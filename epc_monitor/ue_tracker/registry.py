@@ -21,6 +21,7 @@ _MOST_TUNNELS = 32
 """Twice as many as a UE can have bearers (TS 24.301 9.3.2): those of now and those of before."""
 _MOST_ABSENT_MMES = 64
 """MMEs without any association, whose UEs may come back with their temporary identities."""
+_SOURCES: Final = frozenset((Leg.PREPARING, Leg.LEAVING, Leg.CANCELLING))
 _S: Final = 1_000_000_000
 
 
@@ -375,6 +376,9 @@ class Registry:
         by_mme_id = connection.association.mme.connections
         if connection.mme_ue_s1ap_id is not None and by_mme_id.get(connection.mme_ue_s1ap_id) is connection:
             del by_mme_id[connection.mme_ue_s1ap_id]
+            source = None if connection.handover is None else connection.handover.source
+            if source is not None and source.mme_ue_s1ap_id == connection.mme_ue_s1ap_id and source in source.ue.legs:
+                by_mme_id[connection.mme_ue_s1ap_id] = source
         self._half_open.pop(connection, None)
         self._doubts.gone(connection)
         ue = connection.ue
@@ -385,10 +389,13 @@ class Registry:
             self.forget(ue)
 
     def _bind_mme_id(self, connection: S1Connection, mme_id: int) -> None:
+        """An MME may keep its id of a UE for both legs of a handover (TS 36.401 6.2.1), else the older leg is gone."""
         connections = connection.association.mme.connections
         before = connections.get(mme_id)
         if before is not None and before is not connection:
-            self.close(before)
+            is_source = before.ue is connection.ue and before.state in _SOURCES
+            if not is_source:
+                self.close(before)
         connection.mme_ue_s1ap_id = mme_id
         connections[mme_id] = connection
 

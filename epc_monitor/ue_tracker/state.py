@@ -121,6 +121,7 @@ class S1Connection:
     __slots__ = (
         "association",
         "attaching",
+        "cs_detaching",
         "detaching",
         "ecgi",
         "enb_ue_s1ap_id",
@@ -151,6 +152,7 @@ class S1Connection:
         self.imsi_told = False  # the UE itself has told its IMSI here
         self.attaching = False
         self.detaching = False
+        self.cs_detaching = False  # from circuit-switched services alone
         self.updated = False  # the TAU under way was accepted
         self.handover: Handover | None = None
         self.setting_up: dict[int, ERabSetup] = {}

@@ -169,6 +169,7 @@ def _handlers(connections: Connections, handovers: Handovers, associations: Asso
         M.MME_CONFIGURATION_UPDATE: associations.mme_update,
         M.RESET: associations.reset,
         M.RESET_ACKNOWLEDGE: associations.reset_acknowledge,
+        M.ERROR_INDICATION: connections.error_indication,
         M.INITIAL_UE_MESSAGE: connections.initial_ue_message,
         M.DOWNLINK_NAS_TRANSPORT: connections.downlink_nas,
         M.UPLINK_NAS_TRANSPORT: connections.uplink_nas,
