@@ -185,6 +185,11 @@ def gtp_f_teid(interface: int, address: bytes, teid: int, instance: int = 0) -> 
     return gtp_element(87, struct.pack(">BI", 0x80 | interface, teid) + address, instance)
 
 
+def gtp_message(kind: int, teid: int, sequence: int, *elements: bytes) -> bytes:
+    body = b"".join(elements)
+    return struct.pack(">BBHII", 0x48, kind, 8 + len(body), teid, sequence << 8) + body
+
+
 class Network:
     """Nodes that talk, and the tracker that listens. ``sequence`` counts GTP requests, ``tsn`` S1AP messages."""
 
@@ -208,10 +213,8 @@ class Network:
 
     def gtp(self, source: bytes, destination: bytes, kind: int, teid: int, *elements: bytes) -> list[Event]:
         self.now += 1_000_000
-        body = b"".join(elements)
-        datagram = struct.pack(">BBHII", 0x48, kind, 8 + len(body), teid, self.sequence << 8) + body
         packet = Packet(UDP, source, destination, b"")
-        return self.tracker.receive_gtp(packet, datagram, self.now)[0]
+        return self.tracker.receive_gtp(packet, gtp_message(kind, teid, self.sequence, *elements), self.now)[0]
 
     def session(
         self,

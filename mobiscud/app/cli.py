@@ -6,6 +6,7 @@ configuration; 130 interrupted. What a command needs beyond the base install is 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -176,6 +177,58 @@ def demo(out: Path, quick: bool, clean: bool, config_file: Path | None, log_leve
     from testbed import demo as experiment
 
     experiment.run(out, quick=quick, clean_only=clean)
+
+
+@cli.group(short_help="What MobiScud measures of itself.")
+def bench() -> None:
+    """MobiScud's own measurements, each beside a yardstick measured in the same run.
+
+    \b
+    Decoding S1AP, beside pycrate and tshark:     mobiscud bench decode
+    From frame to event, and memory for each UE:  mobiscud bench replay attach.pcap
+    From the wire to an MQTT subscriber:          mobiscud bench latency
+    """
+
+
+def measures(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every bench has."""
+    return common(click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")(command))
+
+
+def show_bench(report: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a bench has found."""
+    from testbed.bench.common import describe
+
+    click.echo(json.dumps(report) if as_json else describe(report))
+
+
+@bench.command("decode", short_help="S1AP messages a second, beside pycrate and tshark.")
+@measures
+def bench_decode(as_json: bool, config_file: Path | None, log_level: str, log_format: str) -> None:
+    """S1AP messages a second: our decoder, plain and compiled, pycrate and tshark, on one corpus.
+
+    Takes about two minutes. Without a compiled form (MOBISCUD_COMPILE=1 at install, or a checkout with a C
+    compiler) its figure is null.
+    """
+    prepare(config_file, log_level, log_format)
+    from testbed.bench import decode
+
+    show_bench(decode.run(), as_json=as_json)
+
+
+@bench.command("replay", short_help="From frame to event, and memory for each UE.")
+@click.argument("file", type=FILE)
+@measures
+def bench_replay(file: Path, as_json: bool, config_file: Path | None, log_level: str, log_format: str) -> None:
+    """From frame to event: signalling messages a second, as a library and as a program beside tshark.
+
+    The capture is repeated until it has 150,000 frames, each time as a network of its own. Also weighs 100,000
+    UEs with a bearer each. Takes about four minutes.
+    """
+    prepare(config_file, log_level, log_format)
+    from testbed.bench import replay
+
+    show_bench(replay.run(file), as_json=as_json)
 
 
 def with_privacy(config: Config, mode: str | None) -> Config:
