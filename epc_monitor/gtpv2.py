@@ -151,7 +151,8 @@ def _elements(head: GtpMessage, data: bytes, offset: int, end: int) -> GtpMessag
         elif element == _CAUSE:
             cause = value[0]
         elif element == _EBI:
-            ebi = value[0] & 15
+            if not data[start - 1] & 15:  # instance 1 lists dedicated bearers (TS 29.274 7.2.9.2)
+                ebi = value[0] & 15
         elif element == _IMSI:
             imsi = _digits(value)
         elif element == _PAA:

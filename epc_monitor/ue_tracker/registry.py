@@ -299,6 +299,16 @@ class Registry:
         session.ue.sessions.append(session)
         self._touch(session.ue)
 
+    def move_session(self, session: S11Tunnel, mme: tuple[bytes, int], mme_address: bytes) -> None:
+        """Another MME has taken the session over, or the same one has given it another TEID."""
+        if self._sessions.get(session.mme) is session:
+            del self._sessions[session.mme]
+        before = self._sessions.get(mme)
+        if before is not None and before is not session:
+            self.close_session(before)
+        session.mme, session.mme_address = mme, mme_address
+        self._sessions[mme] = session
+
     def close_session(self, session: S11Tunnel) -> None:
         for end in (session.mme, session.sgw):
             if self._sessions.get(end) is session:

@@ -28,6 +28,16 @@ class _Delete(NamedTuple):
     ebi: int | None
 
 
+class _Move(NamedTuple):
+    """A request of an MME that takes a session over."""
+
+    session: S11Tunnel
+    mme: tuple[bytes, int]
+
+
+_Asked = _Create | _Delete | _Move
+
+
 class Sessions:
     """Follows GTPv2-C between MMEs and S-GWs; what belongs to S5 has other F-TEIDs and falls through."""
 
@@ -35,7 +45,7 @@ class Sessions:
         self._registry = registry
         self._facts = facts
         self._connections = connections
-        self._waiting: dict[bytes, tuple[int, _Create | _Delete]] = {}  # since when
+        self._waiting: dict[bytes, tuple[int, _Asked]] = {}  # since when
 
     def receive(self, message: GtpMessage, packet: Packet) -> None:
         """Take one message, and the packet that has brought it."""
@@ -54,6 +64,12 @@ class Sessions:
                 self._wait(packet, message, _Delete(session, message.ebi))
         elif kind in (GtpType.DELETE_SESSION_RESPONSE, GtpType.DELETE_BEARER_RESPONSE):
             self._delete_response(message, packet)
+        elif kind == GtpType.MODIFY_BEARER_REQUEST:
+            session, mme = self._registry.session(packet.destination, message.teid or 0), message.f_teid(gtpv2.S11_MME)
+            if session is not None and mme is not None and session.mme != (mme.address, mme.teid):
+                self._wait(packet, message, _Move(session, (mme.address, mme.teid)))
+        elif kind == GtpType.MODIFY_BEARER_RESPONSE:
+            self._modify_response(message, packet)
         elif kind == GtpType.CREATE_BEARER_REQUEST:
             session = self._registry.session(packet.destination, message.teid or 0)
             if session is not None:
@@ -88,6 +104,17 @@ class Sessions:
         _tell_addresses(ue)
         self._connections.sessions_back(ue)
 
+    def _modify_response(self, message: GtpMessage, packet: Packet) -> None:
+        """The S-GW may give other tunnels; the MME that asked may be another one, after a handover or TAU."""
+        asked = self._answered(packet, message)
+        if message.cause not in gtpv2.ACCEPTED:
+            return
+        if isinstance(asked, _Move) and asked.session in asked.session.ue.sessions:
+            self._registry.move_session(asked.session, asked.mme, packet.destination)
+        session = self._registry.session(packet.destination, message.teid or 0)
+        if session is not None:
+            self._own_tunnels(session.ue, message)
+
     def _own_tunnels(self, ue: Ue, message: GtpMessage) -> None:
         for bearer in message.bearers:
             for f_teid in bearer.f_teids:
@@ -114,14 +141,14 @@ class Sessions:
         if not ue.sessions:
             self._connections.sessions_gone(ue)
 
-    def _wait(self, packet: Packet, message: GtpMessage, what: _Create | _Delete) -> None:
+    def _wait(self, packet: Packet, message: GtpMessage, what: _Asked) -> None:
         key = packet.source + packet.destination + message.sequence.to_bytes(3, "big")
         self._waiting[key] = self._facts.at, what
         while len(self._waiting) > self._registry.limits.transactions:
             del self._waiting[next(iter(self._waiting))]
             self._registry.evicted += 1
 
-    def _answered(self, packet: Packet, message: GtpMessage) -> _Create | _Delete | None:
+    def _answered(self, packet: Packet, message: GtpMessage) -> _Asked | None:
         """What a response answers; a request from long ago had the same number by chance."""
         key = packet.destination + packet.source + message.sequence.to_bytes(3, "big")
         since, asked = self._waiting.pop(key, (0, None))
