@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from mobiscud.bus.mqtt import Broker, MqttBus
 from mobiscud.core.config import BusConfig
 from mobiscud.core.errors import AdapterError, DecodeError
 from mobiscud.core.ids import Imsi, UeKey
-from testbed import sweep
+from testbed import priority, sweep
 from testbed.cloudlet_host import CloudletHost
 from testbed.guest import image
 from testbed.mosquitto import Mosquitto
@@ -102,6 +102,7 @@ class Setting:
     """What an experiment may choose.
 
     ``dwell_s``: how long a UE is in a new cell before its PVM follows, unless the ``policy`` is that it stays.
+    ``preferred``: network and nodes run before other programs, as if each had processors of its own.
     """
 
     delays: Delays
@@ -109,6 +110,7 @@ class Setting:
     cloudlets: int = 3
     ues: int = 1
     policy: Literal["follow", "stay"] = "follow"
+    preferred: bool = False
 
 
 class RunningTestbed:
@@ -293,12 +295,21 @@ class RunningTestbed:
             ],
             "ues": [{"name": subscriber.ue, "imsi": subscriber.imsi} for subscriber in self.subscribers],
         }
+        functions: dict[str, Child] = {}
         for name, config in (("epc", epc), ("ran", ran)):
             file = self._run.path / f"{name}.json"
             file.write_text(json.dumps(config))
-            child = await self.start(name, *PYTHON, f"testbed.{name}", str(file), ready=True)
-            await child.ready()
+            functions[name] = await self.start(name, *PYTHON, f"testbed.{name}", str(file), ready=True)
+            await functions[name].ready()
+        if self.setting.preferred:
+            self._prefer(functions.values())
         self.ran = await self._stack.enter_async_context(RanClient(self._run.path / "ran.sock"))
+
+    def _prefer(self, functions: Iterable[Child]) -> None:
+        switches = (switch.pid for switch in self.switches.values())
+        children = (child.pid for child in (*functions, *self.nodes.values()))
+        if not priority.prefer([self.broker.pid, *switches, *children]):
+            self._say("real-time priority is not granted: times depend on what else this machine does")
 
     # While it is up ----------------------------------------------------------------------------------------------
 

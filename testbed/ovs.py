@@ -71,6 +71,11 @@ class OpenVSwitch:
         """Where the bridge listens for OpenFlow, as the configuration key ``switches.openflow`` wants it."""
         return f"unix:{self._run_dir}/{bridge}.mgmt"
 
+    @property
+    def pid(self) -> int:
+        """Process id of ovs-vswitchd, which holds the flows and moves the packets."""
+        return int((self._run_dir / "ovs-vswitchd.pid").read_text())
+
     async def vsctl(self, *arguments: str) -> str:
         """Run ovs-vsctl on this database."""
         return await command("ovs-vsctl", f"--db=unix:{self._run_dir}/db.sock", "--timeout=10", *arguments)

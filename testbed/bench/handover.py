@@ -63,7 +63,7 @@ async def measure(out: Path, say: Progress, each: int = EACH) -> dict[str, Any]:
     :raises SetupError: not root, or a part is missing
     :raises AdapterError: a step failed
     """
-    setting = Setting(delays=Delays(), dwell_s=0.0, policy="stay")
+    setting = Setting(delays=Delays(), dwell_s=0.0, policy="stay", preferred=True)
     async with RunningTestbed(setting, out, say) as bed:
         kinds = await walk(bed, say, each)
     stream = results.load_pings(out / "stream.csv")
