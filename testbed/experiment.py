@@ -111,6 +111,7 @@ class Setting:
     ues: int = 1
     policy: Literal["follow", "stay"] = "follow"
     preferred: bool = False
+    migration_mode: str = "auto"
 
 
 class RunningTestbed:
@@ -221,10 +222,18 @@ class RunningTestbed:
             ],
         }
         configs = {
-            "monitor": {**common, "site": {"name": SITE, "node": "monitor"}, "monitor": {"interfaces": ["s1", "lo"]}}
+            "monitor": {
+                **common,
+                "site": {"name": SITE, "node": "monitor", "state_dir": str(self._run.path / "state")},
+                "monitor": {"interfaces": ["s1", "lo"]},
+            }
         }
         for k in self._numbers:
-            configs[f"c{k}"] = {**common, "site": {"name": SITE, "node": f"c{k}"}, **self._cloudlet_config(k)}
+            configs[f"c{k}"] = {
+                **common,
+                "site": {"name": SITE, "node": f"c{k}", "state_dir": str(self._run.path / "state")},
+                **self._cloudlet_config(k),
+            }
         return configs
 
     def _cloudlet_config(self, number: int) -> dict[str, Any]:
@@ -250,6 +259,7 @@ class RunningTestbed:
                     "uri": self.hosts[number].uri,
                     "kernel": str(self._image.kernel),
                     "initrd": str(self._image.initrd),
+                    "mode": self.setting.migration_mode,
                 }
             ],
             "offload": {

@@ -187,6 +187,7 @@ def bench() -> None:
     Decoding S1AP, beside pycrate and tshark:     mobiscud bench decode
     From frame to event, and memory for each UE:  mobiscud bench replay attach.pcap
     From the wire to an MQTT subscriber:          mobiscud bench latency
+    What a migration costs a stream (as root):    mobiscud bench migrate
     """
 
 
@@ -229,6 +230,34 @@ def bench_replay(file: Path, as_json: bool, config_file: Path | None, log_level:
     from testbed.bench import replay
 
     show_bench(replay.run(file), as_json=as_json)
+
+
+@bench.command("migrate", short_help="What a migration costs a stream to the personal VM.")
+@click.option("--idle", type=click.IntRange(min=0), default=200, show_default=True, help="Migrations of an idle guest.")
+@click.option("--dirtying", type=click.IntRange(min=0), default=50, show_default=True, help="Of one that writes.")
+@click.option("--all-modes", is_flag=True, help="Measure the modes that are not the default too.")
+@click.option("--out", type=OUT_DIRECTORY, help="Keep the records there.")
+@measures
+def bench_migrate(
+    idle: int,
+    dirtying: int,
+    all_modes: bool,
+    out: Path | None,
+    as_json: bool,
+    config_file: Path | None,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Outage and loss of a stream of a packet a millisecond, while the personal VM behind it migrates.
+
+    Runs the testbed (as root): a UE walks between three cells, and its VM follows each time. The guest that writes
+    has 32 MiB and rewrites 50 MiB/s. Takes about four seconds a migration.
+    """
+    prepare(config_file, log_level, log_format)
+    from testbed.bench import migrate
+
+    runs: dict[migrate.Guest, int] = {"idle": idle, "dirtying": dirtying}
+    show_bench(migrate.run(runs, all_modes=all_modes, out=out), as_json=as_json)
 
 
 def with_privacy(config: Config, mode: str | None) -> Config:
