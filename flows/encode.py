@@ -131,4 +131,4 @@ def understand(flow: FoundFlow, names: PortNames) -> FlowRule:
         table = TableId(flow.table)
     except ValueError as error:  # a number outside its range, an address of another length
         raise DecodeError(str(error)) from error
-    return FlowRule(flow.cookie, flow_name(table), table, flow.priority, match, actions)
+    return FlowRule(flow.cookie, flow_name(table, match), table, flow.priority, match, actions)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Final, assert_never
 
 from os_ken.ofproto import ofproto_v1_3 as of
@@ -54,6 +54,8 @@ class Oxm(IntEnum):
     ARP_SPA = 22
     ARP_TPA = 23
     ARP_SHA = 24
+    IPV6_SRC = 26
+    IPV6_DST = 27
 
 
 APPLY_ACTIONS = struct.Struct("!HHxxxx")
@@ -105,12 +107,22 @@ def match_fields(match: Match, ports: Ports) -> bytes:
     if match.eth_type:
         found += field(Oxm.ETH_TYPE, match.eth_type.to_bytes(2))
     if match.ip_src:
-        found += field(Oxm.IPV4_SRC, address(match.ip_src))
+        found += _address_field(Oxm.IPV4_SRC, Oxm.IPV6_SRC, match.ip_src)
     if match.ip_dst:
-        found += field(Oxm.IPV4_DST, address(match.ip_dst))
+        found += _address_field(Oxm.IPV4_DST, Oxm.IPV6_DST, match.ip_dst)
     if match.arp_target:
         found += field(Oxm.ARP_OP, ARP_REQUEST.to_bytes(2)) + field(Oxm.ARP_TPA, address(match.arp_target))
     return found
+
+
+def _address_field(ipv4: Oxm, ipv6: Oxm, text: str) -> bytes:
+    if ":" not in text:
+        return field(ipv4, address(text))
+    bits, _, length = text.partition("/")
+    if not length:
+        return field(ipv6, IPv6Address(bits).packed)
+    mask = IPv6Network((0, int(length))).netmask.packed
+    return (_header(ipv6, 2 * len(mask)) | MASKED).to_bytes(4) + IPv6Address(bits).packed + mask
 
 
 def read_match(fields: bytes, names: PortNames) -> Match:
@@ -120,9 +132,10 @@ def read_match(fields: bytes, names: PortNames) -> Match:
     """
     found: dict[str, str | int] = {}
     for header, value in _tlvs(fields):
-        if header >> 16 != OXM_BASIC >> 16 or header & MASKED:
+        which = header >> 9 & 0x7F
+        if header >> 16 != OXM_BASIC >> 16 or (header & MASKED and which not in (Oxm.IPV6_SRC, Oxm.IPV6_DST)):
             raise DecodeError(f"a match on {header:#x}")
-        match header >> 9 & 0x7F:
+        match which:
             case Oxm.IN_PORT:
                 found["in_port"] = _name(value, names)
             case Oxm.ETH_DST:
@@ -135,6 +148,10 @@ def read_match(fields: bytes, names: PortNames) -> Match:
                 found["ip_src"] = str(IPv4Address(value))
             case Oxm.IPV4_DST:
                 found["ip_dst"] = str(IPv4Address(value))
+            case Oxm.IPV6_SRC:
+                found["ip_src"] = _ipv6_text(value)
+            case Oxm.IPV6_DST:
+                found["ip_dst"] = _ipv6_text(value)
             case Oxm.ARP_OP if int.from_bytes(value) == ARP_REQUEST:
                 pass
             case Oxm.ARP_TPA:
@@ -142,6 +159,12 @@ def read_match(fields: bytes, names: PortNames) -> Match:
             case other:
                 raise DecodeError(f"a match on field {other}")
     return Match(**found)  # type: ignore[arg-type]
+
+
+def _ipv6_text(value: bytes) -> str:
+    """The address, with its prefix length if it came with a mask."""
+    bits, mask = str(IPv6Address(value[:16])), int.from_bytes(value[16:])
+    return f"{bits}/{mask.bit_count()}" if mask else bits
 
 
 def instructions(actions: tuple[Action, ...], ports: Ports) -> bytes:

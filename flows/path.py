@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flows.pipeline import DOWNLINK, LINK, NORMAL, UPLINK, Layout, link_mac
+from ipaddress import ip_address, ip_network
+
+from flows.pipeline import DOWNLINK, LINK, NORMAL, SOURCE, UPLINK, Layout, flow_name, link_mac
 from flows.rules import (
     Action,
     DecapRule,
@@ -19,40 +21,61 @@ from flows.rules import (
 )
 from mobiscud.core.edge import PathSpec
 from mobiscud.core.errors import AdapterError
-from mobiscud.core.ids import CloudletId, UeKey
+from mobiscud.core.ids import CloudletId, Cookie, TableId, UeKey
+
+MAX_FLOWS = 8  # MAX_FLOWS in maps.h
 
 
 def path_rules(ue: UeKey, path: PathSpec | None, layout: Layout) -> frozenset[Rule]:
     """The rules that ``path`` asks for at the cloudlet of ``layout``; none for no path.
 
-    :raises AdapterError: the path names a cloudlet that no port leads to
+    :raises AdapterError: the path names a cloudlet that no port leads to, or more flows than the datapath holds
     """
     if path is None:
         return frozenset()
-    cookie = ue_cookie(ue)
-    ue_ip, pvm = path.ue_ip, path.pvm
+    if len(path.flows) > MAX_FLOWS:
+        raise AdapterError(f"{len(path.flows)} flows of one UE, where the datapath holds {MAX_FLOWS}")
+    rules = _family_rules(ue_cookie(ue), path.ue_ip, path.pvm.address, path, layout)
+    if path.ue_ipv6 and path.pvm.ipv6:
+        rules += _family_rules(ue_cookie(ue), path.ue_ipv6, path.pvm.ipv6, path, layout)
+    return frozenset(rules)
 
+
+def _family_rules(cookie: Cookie, ue_ip: str, pvm_ip: str, path: PathSpec, layout: Layout) -> list[Rule]:
+    """The rules for one version of IP."""
+    pvm = ip_address(pvm_ip)
+    if pvm.version != ip_address(ue_ip).version:
+        raise AdapterError(f"the UE has {ue_ip} and its personal VM {pvm_ip}: one is IPv4, the other IPv6")
+    address = str(pvm)
+    # A UE has a whole /64 of IPv6, and makes up the rest of its address as it likes (TS 23.401 5.3.1.2.2).
+    network = ip_network(ue_ip) if pvm.version == 4 else ip_network((ue_ip, 64), strict=False)
+    ue = str(network.network_address)
+    to_match = ue if pvm.version == 4 else str(network)
+    ether_type = EtherType.IPV4 if pvm.version == 4 else EtherType.IPV6
+
+    def flow(table: TableId, match: Match, *actions: Action) -> FlowRule:
+        return FlowRule(cookie, flow_name(table, match), table, NORMAL, match, actions)
+
+    source = Match(eth_type=ether_type, eth_src=path.pvm.mac, ip_src=address)
+    rules: list[Rule] = [flow(SOURCE, source, Goto(DOWNLINK))]
+
+    up = Match(eth_type=ether_type, ip_src=to_match, ip_dst=address)
     if path.pvm_at == layout.cloudlet:
-        to_pvm: tuple[Action, ...] = (SetEthernet(layout.gateway_mac, pvm.mac), Output(layout.pvm_port))
+        rules.append(flow(UPLINK, up, SetEthernet(layout.gateway_mac, path.pvm.mac), Output(layout.pvm_port)))
     else:
-        to_pvm = _to_peer(path.pvm_at, layout)
-    up = Match(eth_type=EtherType.IPV4, ip_src=ue_ip, ip_dst=pvm.address)
-    rules: list[Rule] = [FlowRule(cookie, "uplink", UPLINK, NORMAL, up, to_pvm)]
+        rules.append(flow(UPLINK, up, *_to_peer(path.pvm_at, layout)))
 
-    to_ue: tuple[Action, ...] = ()
+    down = Match(eth_type=ether_type, ip_src=address, ip_dst=to_match)
     if path.ue_at == layout.cloudlet:
         if path.downlink is not None:
-            to_ue = (Output(layout.gi_port),)
+            rules.append(flow(DOWNLINK, down, Output(layout.gi_port)))
     elif path.ue_at is not None:
-        to_ue = _to_peer(path.ue_at, layout)
-    if to_ue:
-        down = Match(eth_type=EtherType.IPV4, ip_src=pvm.address, ip_dst=ue_ip)
-        rules.append(FlowRule(cookie, "downlink", DOWNLINK, NORMAL, down, to_ue))
+        rules.append(flow(DOWNLINK, down, *_to_peer(path.ue_at, layout)))
 
-    rules += (DecapRule(cookie, tunnel, pvm.address, ue_ip) for tunnel in path.uplinks)
+    rules += (DecapRule(cookie, tunnel, address, ue, path.flows) for tunnel in path.uplinks)
     if path.downlink is not None:
-        rules.append(EncapRule(cookie, ue_ip, pvm.address, path.downlink))
-    return frozenset(rules)
+        rules.append(EncapRule(cookie, ue, address, path.downlink, path.flows))
+    return rules
 
 
 def _to_peer(peer: CloudletId, layout: Layout) -> tuple[Action, ...]:

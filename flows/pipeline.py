@@ -1,6 +1,7 @@
 """The tables of a cloudlet's bridge, and the flows that are there whoever the UEs are.
 
     CLASSIFY  what may come in by which port, and ARP for the personal VMs' gateway
+    SOURCE    packets of personal VMs that come from whom they say (one flow a VM)
     UPLINK    packets from a UE to its personal VM     (one flow a UE)
     DOWNLINK  packets from a personal VM to its UE     (one flow a UE)
     LINK      frames for another cloudlet, by its link address: out of the inter-cloudlet port that leads there
@@ -21,6 +22,7 @@ from mobiscud.core.errors import ConfigError
 from mobiscud.core.ids import CloudletId, TableId
 
 CLASSIFY: Final = TableId(0)
+SOURCE: Final = TableId(5)
 UPLINK: Final = TableId(10)
 DOWNLINK: Final = TableId(20)
 LINK: Final = TableId(30)
@@ -30,12 +32,12 @@ NORMAL: Final = 100
 EXCEPTION: Final = 200
 
 
-FLOW_NAMES: Final[Mapping[int, str]] = {UPLINK: "uplink", DOWNLINK: "downlink"}
+FLOW_NAMES: Final[Mapping[int, str]] = {SOURCE: "source", UPLINK: "uplink", DOWNLINK: "downlink"}
 
 
-def flow_name(table: TableId) -> str:
+def flow_name(table: TableId, match: Match) -> str:
     """How the flows of a table that are made for UEs are called."""
-    return FLOW_NAMES.get(table, "static")
+    return FLOW_NAMES.get(table, "static") + ("6" if match.eth_type == EtherType.IPV6 else "")
 
 
 def link_mac(cloudlet: CloudletId) -> str:
@@ -82,30 +84,26 @@ def _static(name: str, table: TableId, priority: int, match: Match, *actions: Ac
 
 def _classify(layout: Layout) -> list[FlowRule]:
     """Who may say what: UEs' packets come from the datapath program, which has checked them, or from a peer."""
-    ipv4 = int(EtherType.IPV4)
     arp = Match(in_port=layout.pvm_port, eth_type=EtherType.ARP, arp_target=layout.gateway_address)
     answer = AnswerArp(layout.gateway_address, layout.gateway_mac)
-    from_pvm = Match(in_port=layout.pvm_port, eth_type=ipv4, eth_dst=layout.gateway_mac)
-    own = link_mac(layout.cloudlet)
-    return [
-        _static("arp", CLASSIFY, NORMAL, arp, answer, OutputBack()),
-        _static("from-gi", CLASSIFY, NORMAL, Match(in_port=layout.gi_port, eth_type=ipv4), Goto(UPLINK)),
-        _static("from-pvm", CLASSIFY, NORMAL, from_pvm, Goto(DOWNLINK)),
-        *(
-            _static(f"from-{port}", CLASSIFY, EXCEPTION, Match(port, ipv4, own), Goto(UPLINK))
-            for port in layout.link_ports
-        ),
-        *(
-            _static(f"transit-{port}", CLASSIFY, NORMAL, Match(port, ipv4), DecrementTtl(), Goto(LINK))
-            for port in layout.link_ports
-        ),
-    ]
+    rules = [_static("arp", CLASSIFY, NORMAL, arp, answer, OutputBack())]
+    for ip, suffix in ((int(EtherType.IPV4), ""), (int(EtherType.IPV6), "6")):
+        from_gi = Match(in_port=layout.gi_port, eth_type=ip)
+        from_pvm = Match(in_port=layout.pvm_port, eth_type=ip, eth_dst=layout.gateway_mac)
+        rules.append(_static(f"from-gi{suffix}", CLASSIFY, NORMAL, from_gi, Goto(UPLINK)))
+        rules.append(_static(f"from-pvm{suffix}", CLASSIFY, NORMAL, from_pvm, Goto(SOURCE)))
+        for port in layout.link_ports:
+            to_us = Match(port, ip, link_mac(layout.cloudlet))
+            transit = _static(f"transit{suffix}-{port}", CLASSIFY, NORMAL, Match(port, ip), DecrementTtl(), Goto(LINK))
+            rules += [_static(f"from-{port}{suffix}", CLASSIFY, EXCEPTION, to_us, Goto(UPLINK)), transit]
+    return rules
 
 
 def _misses() -> list[FlowRule]:
     """What no flow of a table knows."""
     return [
         _static("unknown", CLASSIFY, MISS, Match()),
+        _static("not-itself", SOURCE, MISS, Match()),
         _static("not-uplink", UPLINK, MISS, Match(), Goto(DOWNLINK)),
         _static("no-ue", DOWNLINK, MISS, Match()),
         _static("no-link", LINK, MISS, Match()),

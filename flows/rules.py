@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
 
-from mobiscud.core.edge import DownlinkTunnel, UplinkTunnel
+from mobiscud.core.edge import DownlinkTunnel, FlowFilter, UplinkTunnel
 from mobiscud.core.ids import Cookie, TableId, UeKey
 
 OWNER = 0x4D53  # "MS": the upper 16 bits of every cookie of ours
@@ -29,11 +29,15 @@ class EtherType(IntEnum):
 
     IPV4 = 0x0800
     ARP = 0x0806
+    IPV6 = 0x86DD
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Match:
-    """What a packet must look like; an empty field matches anything. ``arp_target`` makes it an ARP request."""
+    """What a packet must look like; an empty field matches anything. ``arp_target`` makes it an ARP request.
+
+    ``ip_src`` and ``ip_dst`` are of the version that ``eth_type`` says, with a prefix length where not all bits count.
+    """
 
     in_port: str = ""
     eth_type: int = 0
@@ -111,12 +115,16 @@ class FlowRule:
 
 @dataclass(frozen=True, slots=True)
 class DecapRule:
-    """Packets of this tunnel from the UE to its personal VM leave the tunnel; an entry of the map ``uplink``."""
+    """Packets of this tunnel from the UE to its personal VM leave the tunnel; an entry of the map ``uplink``.
+
+    An IPv6 address of a UE stands for its /64 (the rest of it is zero). ``flows``: only these; none named: all.
+    """
 
     cookie: Cookie
     tunnel: UplinkTunnel
     pvm_address: str
     ue_address: str
+    flows: tuple[FlowFilter, ...] = ()
 
     @property
     def slot(self) -> tuple[UplinkTunnel, str]:
@@ -126,17 +134,20 @@ class DecapRule:
     @property
     def id(self) -> str:
         """Names the rule in events and errors. TEIDs are the S-GW's: unique there, so both ends are named."""
-        return f"{self.cookie:016x}/decap/{self.tunnel.enb_address}/{self.tunnel.sgw.address}/{self.tunnel.sgw.teid}"
+        sgw = self.tunnel.sgw
+        family = _family(self.ue_address)
+        return f"{self.cookie:016x}/decap{family}/{self.tunnel.enb_address}/{sgw.address}/{sgw.teid}"
 
 
 @dataclass(frozen=True, slots=True)
 class EncapRule:
-    """Packets from the personal VM to the UE enter this tunnel; an entry of the map ``downlink``."""
+    """Packets from the personal VM to the UE enter this tunnel; an entry of the map ``downlink``. Else as uplink."""
 
     cookie: Cookie
     ue_address: str
     pvm_address: str
     tunnel: DownlinkTunnel
+    flows: tuple[FlowFilter, ...] = ()
 
     @property
     def slot(self) -> tuple[str, str]:
@@ -146,7 +157,12 @@ class EncapRule:
     @property
     def id(self) -> str:
         """Names the rule in events and errors."""
-        return f"{self.cookie:016x}/encap/{self.tunnel.enb.address}/{self.tunnel.enb.teid}"
+        enb = self.tunnel.enb
+        return f"{self.cookie:016x}/encap{_family(self.ue_address)}/{enb.address}/{enb.teid}"
+
+
+def _family(address: str) -> str:
+    return "6" if ":" in address else ""
 
 
 MapRule = DecapRule | EncapRule

@@ -7,11 +7,14 @@ It obeys the same rules as Open vSwitch and the datapath program, in a simulatio
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+from ipaddress import IPv6Network, ip_address, ip_network
 from typing import Any, Final, assert_never
 
-from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import ARP, Ether
-from scapy.packet import Raw
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
+from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.packet import Packet, Raw
 
 from flows.path import path_rules
 from flows.pipeline import CLASSIFY, Layout, static_rules
@@ -33,7 +36,7 @@ from flows.rules import (
     Slot,
 )
 from mobiscud.core.config import OffloadConfig
-from mobiscud.core.edge import PathSpec
+from mobiscud.core.edge import FlowFilter, PathSpec
 from mobiscud.core.ids import TableId, UeKey
 from testbed.switch_bench import HERE, MTU, PEERS, Emerged
 
@@ -49,7 +52,7 @@ class FakeSwitch:
         self._flows: dict[Slot, FlowRule] = {rule.slot: rule for rule in static_rules(self._layout)}
         self._entries: dict[Slot, MapRule] = {}
         self._installed: dict[UeKey, frozenset[Rule]] = {}
-        self._neighbours: dict[str, tuple[str, str]] = {}
+        self._neighbours: dict[str, tuple[str, str, int | None]] = {}
         self._counts: dict[str, int] = {}
 
     async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
@@ -79,8 +82,8 @@ class FakeSwitch:
                 return self._from_enb(frame)
             case "core":
                 packet = Ether(frame)
-                if IP in packet:
-                    self._neighbours[packet[IP].dst] = packet.dst, packet.src
+                if (outer := _ip(packet)) is not None:
+                    self._neighbours[outer.dst] = packet.dst, packet.src, _tag(packet)
                 return [("enb", frame)]
             case _:
                 return self._bridge(port, frame)
@@ -90,15 +93,16 @@ class FakeSwitch:
 
     def _from_enb(self, frame: bytes) -> Emerged:
         packet = Ether(frame)
-        if IP in packet and packet[IP].src not in self._neighbours:
-            self._neighbours[packet[IP].src] = packet.src, packet.dst
-        inner = self._decapsulated(packet)
+        outer = _ip(packet)
+        if outer is not None and outer.src not in self._neighbours:
+            self._neighbours[outer.src] = packet.src, packet.dst, _tag(packet)
+        inner = None if outer is None else self._decapsulated(outer)
         return [("core", frame)] if inner is None else self._bridge("gi1", bytes(Ether() / inner))
 
-    def _decapsulated(self, packet: Ether) -> IP | None:
-        if IP not in packet or UDP not in packet or packet[UDP].dport != 2152:
+    def _decapsulated(self, outer: Packet) -> Packet | None:
+        if UDP not in outer or outer[UDP].dport != 2152:
             return None
-        message = bytes(packet[UDP].payload)
+        message = bytes(outer[UDP].payload)
         flags, kind, _, teid = struct.unpack_from("!BBHI", message)
         if kind != G_PDU:
             return None
@@ -107,33 +111,45 @@ class FakeSwitch:
         while more:
             end = offset + 4 * message[offset]
             offset, more = end, message[end - 1]
-        inner = IP(message[offset:])
+        inner = IP(message[offset:]) if message[offset] >> 4 == 4 else IPv6(message[offset:])
         for rule in self._entries.values():
             if isinstance(rule, DecapRule):
                 tunnel = rule.tunnel.enb_address, rule.tunnel.sgw.address, rule.tunnel.sgw.teid, rule.pvm_address
-                if tunnel == (packet[IP].src, packet[IP].dst, teid, inner.dst):
-                    if inner.src == rule.ue_address:
-                        return inner
+                if tunnel == (outer.src, outer.dst, teid, inner.dst):
+                    if _of_ue(inner.src) == rule.ue_address:
+                        taken = _takes(rule.flows, inner, inner.sport, inner.dport) if rule.flows else True
+                        return _clamped(inner, outer) if taken else None
                     self._count("forged")
         return None
 
     def _from_gi(self, packet: Ether) -> Emerged:
-        inner = packet[IP]
-        rule = self._entries.get((inner.dst, inner.src))
+        inner = _ip(packet)
+        assert inner is not None
+        rule = self._entries.get((_of_ue(inner.dst), inner.src))
         if not isinstance(rule, EncapRule):
             self._count("no_tunnel")
+            return []
+        if rule.flows and not _takes(rule.flows, inner, inner.dport, inner.sport):
+            self._count("not_offloaded")
             return []
         if rule.tunnel.enb.address not in self._neighbours:
             self._count("no_neighbour")
             return []
-        if len(inner) + 36 > MTU:
+        ends = {"src": rule.tunnel.sgw_address, "dst": rule.tunnel.enb.address}
+        traffic_class = inner.tos if inner.version == 4 else inner.tc
+        outer = IP(**ends, tos=traffic_class) if "." in ends["dst"] else IPv6(**ends, tc=traffic_class)
+        room = MTU - len(outer) - 16
+        if len(inner) > room:
             self._count("too_big")
-            return []
-        destination, source = self._neighbours[rule.tunnel.enb.address]
-        header = struct.pack("!BBHI", 0x30, G_PDU, len(inner), rule.tunnel.enb.teid)
-        outer = IP(src=rule.tunnel.sgw_address, dst=rule.tunnel.enb.address, tos=inner.tos)
-        udp = UDP(sport=2152, dport=2152, chksum=0)
-        return [("enb", bytes(Ether(dst=destination, src=source) / outer / udp / Raw(header + bytes(inner))))]
+            return self._bridge("gi1", bytes(Ether() / _too_big(inner, room)))
+        payload = bytes(_clamped(inner, outer))
+        header = struct.pack("!BBHI", 0x30, G_PDU, len(payload), rule.tunnel.enb.teid)
+        udp = UDP(sport=2152, dport=2152, chksum=0 if outer.version == 4 else None)
+        destination, source, tag = self._neighbours[rule.tunnel.enb.address]
+        ethernet = Ether(dst=destination, src=source)
+        if tag is not None:
+            ethernet /= Dot1Q(vlan=tag)
+        return [("enb", bytes(ethernet / outer / udp / Raw(header + payload)))]
 
     def _bridge(self, port: str, frame: bytes) -> Emerged:
         """Walk the tables (OpenFlow 1.3, 5.1)."""
@@ -147,10 +163,12 @@ class FakeSwitch:
                     case SetEthernet(source, destination):
                         packet.src, packet.dst = source, destination
                     case DecrementTtl():
-                        if packet[IP].ttl <= 1:
+                        hops = "ttl" if packet.payload.version == 4 else "hlim"
+                        if getattr(packet.payload, hops) <= 1:
                             return emerged
-                        packet[IP].ttl -= 1
-                        packet[IP].chksum = None
+                        setattr(packet.payload, hops, getattr(packet.payload, hops) - 1)
+                        if IP in packet:
+                            packet[IP].chksum = None
                         packet = Ether(bytes(packet))
                     case Output(to):
                         emerged += self._output(to, port, packet)
@@ -174,13 +192,69 @@ class FakeSwitch:
         return self._from_gi(packet) if to == "gi1" else [(to, bytes(packet))]
 
 
+def _ip(packet: Packet) -> Packet | None:
+    """The IP packet in a frame with one tag at most."""
+    payload = packet.payload.payload if isinstance(packet.payload, Dot1Q) else packet.payload
+    return payload if isinstance(payload, (IP, IPv6)) else None
+
+
+def _tag(packet: Packet) -> int | None:
+    return packet[Dot1Q].vlan if Dot1Q in packet else None
+
+
+def _of_ue(address: str) -> str:
+    """The address by which a UE is known: of an IPv6 one the first 64 bits."""
+    if ":" not in address:
+        return address
+    return str(IPv6Network((address, 64), strict=False).network_address)
+
+
+def _takes(flows: Iterable[FlowFilter], inner: Packet, ue_port: int, pvm_port: int) -> bool:
+    """Whether an unfragmented packet belongs to one of the flows."""
+    protocol, dscp = (inner.proto, inner.tos >> 2) if inner.version == 4 else (inner.nh, inner.tc >> 2)
+    seen = protocol, ue_port, pvm_port, dscp
+    return any(
+        all(
+            asked in (None, value)
+            for asked, value in zip((f.protocol, f.ue_port, f.pvm_port, f.dscp), seen, strict=True)
+        )
+        for f in flows
+    )
+
+
+def _clamped(inner: Packet, outer: Packet) -> Packet:
+    """The packet, with the segment size that a SYN announces lowered to what fits the tunnel (RFC 9293 3.7.1)."""
+    if TCP in inner and inner[TCP].flags.S:
+        headers = (20 if outer.version == 4 else 40) + 16 + (20 if inner.version == 4 else 40) + 20
+        options = inner[TCP].options
+        inner[TCP].options = [(k, min(v, MTU - headers) if k == "MSS" else v) for k, v in options]
+        inner[TCP].chksum = None
+    return inner
+
+
+def _too_big(packet: Packet, mtu: int) -> Packet:
+    """What a router says of a packet that is too big for the next hop, in the name of whom it was sent to."""
+    quote = Raw(bytes(packet)[:68])
+    if packet.version == 4:  # RFC 1191 4
+        return IP(src=packet.dst, dst=packet.src, id=0) / ICMP(type=3, code=4, nexthopmtu=mtu) / quote
+    return IPv6(src=packet.dst, dst=packet.src) / ICMPv6PacketTooBig(mtu=mtu) / quote
+
+
 def _matches(match: Match, port: str, packet: Ether) -> bool:
-    if match.in_port not in ("", port) or match.eth_dst not in ("", packet.dst):
+    if (
+        match.in_port not in ("", port)
+        or match.eth_dst not in ("", packet.dst)
+        or match.eth_src not in ("", packet.src)
+    ):
         return False
     if match.eth_type not in (0, packet.type):
         return False
-    if match.eth_type == EtherType.IPV4:
-        return match.ip_src in ("", packet[IP].src) and match.ip_dst in ("", packet[IP].dst)
+    if match.eth_type in (EtherType.IPV4, EtherType.IPV6):
+        ip = packet.payload
+        return all(
+            not asked or ip_address(address) in ip_network(asked)
+            for asked, address in ((match.ip_src, ip.src), (match.ip_dst, ip.dst))
+        )
     if match.eth_type == EtherType.ARP:
         return bool(packet[ARP].op == 1 and packet[ARP].pdst == match.arp_target)
     return True

@@ -119,7 +119,7 @@ def crafted(source: str, destination: str, teid: int, ue: str, pvm: str) -> dict
         "sctp": [IP(src=source, dst=destination, proto=132) / Raw(b"\x8e\x3c\x8e\x3c" + bytes(24))],
         "ipv6": [IPv6(src="2001:db8::11", dst="2001:db8::1") / UDP(sport=2152, dport=2152) / Raw(plain.load)],
         "arp": [ARP(psrc=source, pdst=destination, hwsrc=ENB_MAC)],
-        "tagged": [Dot1Q(vlan=7) / plain],
+        "tagged": [Dot1Q(vlan=7) / s1u_packet(source, destination, gtpu(teid, internet))],
         "twice tagged": [Dot1Q(vlan=7) / Dot1Q(vlan=8) / plain],
     }
     for ttl in (1, 63, 64, 128, 255):

@@ -10,6 +10,7 @@ from pathlib import Path
 from flows.gtp_datapath.commands import run
 
 SOURCE = Path(__file__).with_name("gtp.bpf.c")
+HEADERS = tuple(SOURCE.with_name(name) for name in ("maps.h", "packet.h"))
 SYSTEM_CACHE = Path("/var/cache/mobiscud")
 
 
@@ -22,7 +23,16 @@ def cache_directory() -> Path:
 
 def _flags() -> tuple[str, ...]:
     # Debian keeps <asm/types.h> in a folder named after the architecture, which clang does not search for BPF.
-    return "-O2", "-g", "-target", "bpf", "-Wall", "-Werror", f"-I/usr/include/{platform.machine()}-linux-gnu"
+    return (
+        "-O2",
+        "-g",
+        "-target",
+        "bpf",
+        "-Wall",
+        "-Werror",
+        f"-I{HEADERS[0].parent}",
+        f"-I/usr/include/{platform.machine()}-linux-gnu",
+    )
 
 
 async def build(cache: Path | None = None) -> Path:
@@ -31,7 +41,8 @@ async def build(cache: Path | None = None) -> Path:
     :raises SetupError: clang or the headers are missing
     """
     cache = cache or cache_directory()
-    name = sha256(SOURCE.read_bytes() + " ".join(_flags()).encode()).hexdigest()[:16]
+    text = b"".join(path.read_bytes() for path in (SOURCE, *HEADERS))
+    name = sha256(text + " ".join(_flags()).encode()).hexdigest()[:16]
     target = cache / f"gtp-{name}.o"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)

@@ -115,12 +115,12 @@ class GtpDatapath:
             yield entries.encap_rule(key, value)
 
     def counters(self, rules: Iterable[MapRule]) -> dict[str, Counter]:
-        """What the rules have carried, by rule id."""
-        found = {}
+        """What the rules have carried, by rule id; where a rule names flows, by each of them as well (``ID/FLOW``)."""
+        found: dict[str, Counter] = {}
         for rule in rules:
             table, key = self._entry(rule)
             if value := table.lookup(key):
-                found[rule.id] = entries.counter(value)
+                found |= entries.counters(rule, value)
         return found
 
     def statistics(self) -> dict[str, int]:
@@ -135,8 +135,8 @@ class GtpDatapath:
     def _open(self, folder: Path) -> None:
         sizes = {
             "settings": entries.SETTINGS.size,
-            "uplink": entries.UPLINK_VALUE.size,
-            "downlink": entries.DOWNLINK_VALUE.size,
+            "uplink": entries.UPLINK_VALUE_SIZE,
+            "downlink": entries.DOWNLINK_VALUE_SIZE,
             "statistics": 8 * _possible_processors(),
         }
         self._maps = {name: BpfMap(folder / name, size) for name, size in sizes.items()}

@@ -1,4 +1,4 @@
-"""The bytes of the map entries; the mirror of the structures in gtp.bpf.c. Pure."""
+"""The bytes of the map entries; the mirror of the structures in maps.h. Pure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address
+from ipaddress import ip_address
+from typing import Any
 
 from flows.rules import DecapRule, EncapRule, MapRule
-from mobiscud.core.edge import DownlinkTunnel, UplinkTunnel
+from mobiscud.core.edge import DownlinkTunnel, FlowFilter, UplinkTunnel
 from mobiscud.core.ids import Cookie, FTeid, Teid
 
-# Addresses and TEIDs are in network order, everything else is in the machine's.
-COUNTERS = struct.Struct("=QQ")
+# Addresses, ports and TEIDs are in network order, everything else is in the machine's.
 SETTINGS = struct.Struct("=III6s6s")
-UPLINK_KEY = struct.Struct("!4s4sI4s")
-UPLINK_VALUE = struct.Struct("=4s4xQ16x")
-DOWNLINK_KEY = struct.Struct("!4s4s")
-DOWNLINK_VALUE = struct.Struct("=4s4s4s4xQ16x")
+FLOW = struct.Struct("=BB2s2sxxQQ")
+MAX_FLOWS = 8
+UPLINK_KEY = struct.Struct("=16s16s16s4s")
+UPLINK_HEAD = struct.Struct("=16sQQ")
+UPLINK_VALUE_SIZE = UPLINK_HEAD.size + MAX_FLOWS * FLOW.size
+DOWNLINK_KEY = struct.Struct("=16s16s")
+DOWNLINK_HEAD = struct.Struct("=16s16s4s4xQQ")
+DOWNLINK_VALUE_SIZE = DOWNLINK_HEAD.size + MAX_FLOWS * FLOW.size
+ANY_DSCP = 0xFF
+ANYTHING = FlowFilter()
+MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2
 ONLY_KEY = struct.pack("=I", 0)
 
 
@@ -34,6 +41,7 @@ class Statistic(IntEnum):
     NO_NEIGHBOUR = 6
     TOO_BIG = 7
     FAILED = 8
+    NOT_OFFLOADED = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +53,13 @@ class Counter:
 
 
 def _address(text: str) -> bytes:
-    return IPv4Address(text).packed
+    """``struct address``: IPv4 is mapped into IPv6."""
+    address = ip_address(text)
+    return address.packed if address.version == 6 else MAPPED + address.packed
 
 
 def _text(address: bytes) -> str:
-    return str(IPv4Address(address))
+    return str(ip_address(address[12:] if address.startswith(MAPPED) else address))
 
 
 def _mac(text: str) -> bytes:
@@ -67,37 +77,64 @@ def key(rule: MapRule) -> bytes:
     if isinstance(rule, EncapRule):
         return DOWNLINK_KEY.pack(_address(rule.ue_address), pvm)
     sgw = rule.tunnel.sgw
-    return UPLINK_KEY.pack(_address(rule.tunnel.enb_address), _address(sgw.address), sgw.teid, pvm)
+    return UPLINK_KEY.pack(_address(rule.tunnel.enb_address), _address(sgw.address), pvm, sgw.teid.to_bytes(4))
 
 
 def value(rule: MapRule) -> bytes:
     """``struct uplink_value`` or ``struct downlink_value``, with nothing carried yet."""
+    flows = rule.flows or (ANYTHING,)
     if isinstance(rule, EncapRule):
-        enb = rule.tunnel.enb
-        teid = enb.teid.to_bytes(4)
-        return DOWNLINK_VALUE.pack(_address(rule.tunnel.sgw_address), _address(enb.address), teid, rule.cookie)
-    return UPLINK_VALUE.pack(_address(rule.ue_address), rule.cookie)
+        sgw, enb = _address(rule.tunnel.sgw_address), rule.tunnel.enb
+        head = DOWNLINK_HEAD.pack(sgw, _address(enb.address), enb.teid.to_bytes(4), rule.cookie, len(flows))
+    else:
+        head = UPLINK_HEAD.pack(_address(rule.ue_address), rule.cookie, len(flows))
+    return head + b"".join(map(_flow, flows)).ljust(MAX_FLOWS * FLOW.size, b"\0")
+
+
+def _flow(flow: FlowFilter) -> bytes:
+    dscp = ANY_DSCP if flow.dscp is None else flow.dscp
+    ports = (flow.ue_port or 0).to_bytes(2), (flow.pvm_port or 0).to_bytes(2)
+    return FLOW.pack(flow.protocol or 0, dscp, *ports, 0, 0)
 
 
 def decap_rule(key: bytes, value: bytes) -> DecapRule:
     """The rule behind an entry of the map ``uplink``."""
-    enb, sgw, teid, pvm = UPLINK_KEY.unpack(key)
-    ue, cookie = UPLINK_VALUE.unpack(value)
-    tunnel = UplinkTunnel(_text(enb), FTeid(_text(sgw), Teid(teid)))
-    return DecapRule(Cookie(cookie), tunnel, _text(pvm), _text(ue))
+    enb, sgw, pvm, teid = UPLINK_KEY.unpack(key)
+    ue, cookie, number = UPLINK_HEAD.unpack_from(value)
+    tunnel = UplinkTunnel(_text(enb), FTeid(_text(sgw), Teid(int.from_bytes(teid))))
+    return DecapRule(Cookie(cookie), tunnel, _text(pvm), _text(ue), _flows(value, number))
 
 
 def encap_rule(key: bytes, value: bytes) -> EncapRule:
     """The rule behind an entry of the map ``downlink``."""
     ue, pvm = DOWNLINK_KEY.unpack(key)
-    sgw, enb, teid, cookie = DOWNLINK_VALUE.unpack(value)
+    sgw, enb, teid, cookie, number = DOWNLINK_HEAD.unpack_from(value)
     tunnel = DownlinkTunnel(_text(sgw), FTeid(_text(enb), Teid(int.from_bytes(teid))))
-    return EncapRule(Cookie(cookie), _text(ue), _text(pvm), tunnel)
+    return EncapRule(Cookie(cookie), _text(ue), _text(pvm), tunnel, _flows(value, number))
 
 
-def counter(value: bytes) -> Counter:
-    """The counters at the end of an uplink or downlink value."""
-    return Counter(*COUNTERS.unpack(value[-COUNTERS.size :]))
+def _flows(value: bytes, number: int) -> tuple[FlowFilter, ...]:
+    """What ``_flow`` has packed; a single one that takes anything is none."""
+    found = []
+    for protocol, dscp, ue_port, pvm_port, _, _ in _flow_entries(value, number):
+        ports = int.from_bytes(ue_port) or None, int.from_bytes(pvm_port) or None
+        found.append(FlowFilter(protocol or None, *ports, None if dscp == ANY_DSCP else dscp))
+    return () if found == [ANYTHING] else tuple(found)
+
+
+def _flow_entries(value: bytes, number: int) -> Iterable[tuple[Any, ...]]:
+    flows = value[-MAX_FLOWS * FLOW.size :]
+    return FLOW.iter_unpack(flows[: number * FLOW.size])
+
+
+def counters(rule: MapRule, value: bytes) -> dict[str, Counter]:
+    """What the entry of a rule has carried, by the rule's id; where it names flows, by each of them too."""
+    flows = rule.flows or (ANYTHING,)
+    each = [Counter(packets, octets) for *_, packets, octets in _flow_entries(value, len(flows))]
+    found = {rule.id: Counter(sum(c.packets for c in each), sum(c.bytes for c in each))}
+    if rule.flows:
+        found |= {f"{rule.id}/{flow}": counter for flow, counter in zip(rule.flows, each, strict=True)}
+    return found
 
 
 def statistic_key(which: Statistic) -> bytes:

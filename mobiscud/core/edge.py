@@ -6,14 +6,18 @@ from dataclasses import dataclass
 
 from mobiscud.core.ids import CloudletId, FTeid, PvmId
 
+WITH_PORTS = (6, 17, 132)
+
 
 @dataclass(frozen=True, slots=True)
 class Pvm:
-    """A personal VM. Address (IPv4) and MAC are stable for ever, whichever cloudlet it runs in."""
+    """A personal VM. Addresses and MAC are stable for ever, whichever cloudlet it runs in."""
 
     id: PvmId
     address: str
     mac: str
+    ipv6: str | None = None
+    """A second address, for UEs that have IPv6 beside IPv4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,34 @@ class DownlinkTunnel:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowFilter:
+    """Some of the packets between a UE and its personal VM (after the TrafficFilter of ETSI MEC 011); None: any.
+
+    A filter that names a port takes no fragments: only the first of them shows its ports.
+    """
+
+    protocol: int | None = None
+    """As IANA numbers them: 6 TCP, 17 UDP, 132 SCTP."""
+    ue_port: int | None = None
+    pvm_port: int | None = None
+    dscp: int | None = None
+    """RFC 2474: 0..63."""
+
+    def __post_init__(self) -> None:
+        limits = (("protocol", 1, 255), ("ue_port", 1, 65535), ("pvm_port", 1, 65535), ("dscp", 0, 63))
+        for name, low, high in limits:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name} {value} is outside {low}..{high}")
+        if (self.ue_port or self.pvm_port) and self.protocol not in WITH_PORTS:
+            raise ValueError("a port needs the protocol that it is of: 6 (TCP), 17 (UDP) or 132 (SCTP)")
+
+    def __str__(self) -> str:
+        fields = (("protocol", self.protocol), ("ue", self.ue_port), ("pvm", self.pvm_port), ("dscp", self.dscp))
+        return ",".join(f"{name}={value}" for name, value in fields if value is not None) or "any"
+
+
+@dataclass(frozen=True, slots=True)
 class PathSpec:
     """The desired path of one UE's offloaded traffic at one cloudlet: data, not steps.
 
@@ -49,6 +81,9 @@ class PathSpec:
 
     ``downlink`` may be given while the UE is elsewhere: the tunnel then stands ready, and the flip of ``ue_at`` is one
     step. Each crossing of an inter-cloudlet link counts as a hop (the TTL falls by one).
+
+    ``ue_ipv6`` with the PVM's ``ipv6`` makes the same path for IPv6; of the UE's address the first 64 bits count.
+    ``flows``: only these packets are offloaded, the others stay on the wire; none named: all between UE and PVM.
     """
 
     ue_ip: str
@@ -57,3 +92,5 @@ class PathSpec:
     ue_at: CloudletId | None
     uplinks: tuple[UplinkTunnel, ...] = ()
     downlink: DownlinkTunnel | None = None
+    ue_ipv6: str | None = None
+    flows: tuple[FlowFilter, ...] = ()

@@ -162,7 +162,7 @@ async def test_killed_and_started_again_it_loses_no_packet(bench: SwitchBench) -
     async with started(job(bench, {UE: LOCAL})) as (_, report):
         over.set()
         sent = await streaming
-        assert report.swept == 4  # two flows, two tunnels
+        assert report.swept == 5  # three flows, two tunnels
         assert left.ue_ip not in await bench.ovs.dump_flows("br0")
         assert len(list(bpffs.pin_folder(bench.config.bpffs, HERE).iterdir())) == 1
         emerged = await bench.so_far("enb") + await bench.so_far("pvm")

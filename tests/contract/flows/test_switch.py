@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import pytest_asyncio
-from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
+from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from flows.pipeline import link_mac
 from mobiscud.core.config import OffloadConfig
-from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
+from mobiscud.core.edge import DownlinkTunnel, FlowFilter, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid, UeKey
 from testbed.fake_switch import FakeSwitch
@@ -29,8 +30,10 @@ GATEWAY, GATEWAY_MAC = str(OffloadConfig().gateway.ip), OffloadConfig().gateway_
 ENB, SGW, UE_IP = "10.0.0.11", "10.0.0.1", "45.45.0.2"
 UPLINK, DOWNLINK = Teid(0x1001), Teid(0x2001)
 UE, OTHER_UE = UeKey("ue-0000000000000001"), UeKey("ue-0000000000000002")
-PVM = Pvm(PvmId("pvm1"), "172.16.1.10", "52:54:00:00:00:10")
+PVM = Pvm(PvmId("pvm1"), "172.16.1.10", "52:54:00:00:00:10", "2001:db8:16::10")
 OTHER_PVM = Pvm(PvmId("pvm2"), "172.16.1.20", "52:54:00:00:00:20")
+OTHER_UE_IP = "45.45.0.3"
+UE_IPV6 = "2001:db8:45::2"
 LOCAL = PathSpec(
     ue_ip=UE_IP,
     pvm=PVM,
@@ -39,6 +42,7 @@ LOCAL = PathSpec(
     uplinks=(UplinkTunnel(ENB, FTeid(SGW, UPLINK)),),
     downlink=DownlinkTunnel(SGW, FTeid(ENB, DOWNLINK)),
 )
+BOTH = replace(LOCAL, ue_ipv6=UE_IPV6)
 TO_PVM = udp(UE_IP, PVM.address)
 TO_UE = udp(PVM.address, UE_IP)
 
@@ -111,6 +115,14 @@ def from_pvm(packet: bytes | Packet, pvm: Pvm = PVM) -> bytes:
 
 def to_pvm(packet: bytes | Packet, pvm: Pvm = PVM) -> bytes:
     return ethernet(GATEWAY_MAC, pvm.mac, packet)
+
+
+def from_pvm6(packet: bytes) -> bytes:
+    return bytes(Ether(src=PVM.mac, dst=GATEWAY_MAC, type=0x86DD) / packet)
+
+
+def to_pvm6(packet: bytes) -> bytes:
+    return bytes(Ether(src=GATEWAY_MAC, dst=PVM.mac, type=0x86DD) / packet)
 
 
 def link(source: CloudletId, destination: CloudletId, packet: bytes | Packet) -> bytes:
@@ -218,8 +230,49 @@ async def test_downlink_fills_the_mtu_and_no_more(bench: Bench) -> None:
     ((_, frame),) = await bench.emerges("pvm", from_pvm(largest), at="enb")
     assert len(frame) == 14 + MTU
     before = await bench.count("too_big")
-    assert await bench.emerges("pvm", from_pvm(udp(PVM.address, UE_IP, b"x" * (MTU - 36 - 28 + 1)))) == []
+    too_big = udp(PVM.address, UE_IP, b"x" * (MTU - 36 - 28 + 1))
+    answer = IP(src=UE_IP, dst=PVM.address, id=0) / ICMP(type=3, code=4, nexthopmtu=MTU - 36) / too_big[:68]
+    assert await bench.emerges("pvm", from_pvm(too_big), at="pvm") == [("pvm", to_pvm(bytes(answer)))]
     assert await bench.count("too_big") == before + 1
+
+
+async def test_a_vm_elsewhere_is_told_too_that_its_packet_is_too_big(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, pvm_at=C2))
+    await hear_enb(bench)
+    too_big = link(C2, HERE, udp(PVM.address, UE_IP, b"x" * (MTU - 36)))
+    ((_, frame),) = await bench.emerges("isl-c2", too_big, at="isl-c2")
+    answer = Ether(frame)
+    assert (answer.src, answer.dst) == (link_mac(HERE), link_mac(C2))
+    assert (answer[IP].dst, answer[ICMP].type, answer[ICMP].nexthopmtu) == (PVM.address, 3, MTU - 36)
+
+
+def syn(source: str, destination: str, options: list[tuple[str, Any]], flags: str = "S") -> bytes:
+    ip = IPv6 if ":" in source else IP
+    return bytes(ip(src=source, dst=destination) / TCP(sport=40000, dport=443, flags=flags, options=options))
+
+
+@pytest.mark.parametrize(
+    ("options", "flags", "clamped"),
+    [
+        ([("MSS", 1460)], "S", [("MSS", MTU - 76)]),
+        ([("MSS", 1460), ("WScale", 7)], "SA", [("MSS", MTU - 76), ("WScale", 7)]),
+        ([("NOP", None), ("MSS", 9000), ("SAckOK", b"")], "S", [("NOP", None), ("MSS", MTU - 76), ("SAckOK", b"")]),
+        ([("Timestamp", (1, 2)), ("MSS", 1460)], "S", [("Timestamp", (1, 2)), ("MSS", MTU - 76)]),
+        ([("MSS", MTU - 76)], "S", [("MSS", MTU - 76)]),
+        ([("MSS", 536)], "S", [("MSS", 536)]),
+        ([], "S", []),
+        ([("MSS", 1460)], "A", [("MSS", 1460)]),
+    ],
+)
+async def test_tcp_learns_both_ways_what_fits_the_tunnel(
+    bench: Bench, options: list[tuple[str, Any]], flags: str, clamped: list[tuple[str, Any]]
+) -> None:
+    await bench.apply(UE, LOCAL)
+    await hear_enb(bench)
+    up = uplink(syn(UE_IP, PVM.address, options, flags))
+    assert await bench.emerges("enb", up, at="pvm") == [("pvm", to_pvm(syn(UE_IP, PVM.address, clamped, flags)))]
+    ((_, frame),) = await bench.emerges("pvm", from_pvm(syn(PVM.address, UE_IP, options, flags)), at="enb")
+    assert bytes(Ether(frame)[UDP].payload) == gtpu(DOWNLINK, syn(PVM.address, UE_IP, clamped, flags))
 
 
 async def test_uplink_crosses_the_link_to_a_vm_elsewhere(bench: Bench) -> None:
@@ -312,6 +365,157 @@ async def test_a_vm_speaks_to_its_ue_and_to_nobody_else(bench: Bench, frame: byt
     await bench.apply(OTHER_UE, replace(LOCAL, ue_ip="45.45.0.3", pvm=OTHER_PVM))
     await hear_enb(bench)
     assert await bench.emerges("pvm", frame) == []
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        from_pvm(udp(OTHER_PVM.address, OTHER_UE_IP)),
+        from_pvm(udp(PVM.address, UE_IP), OTHER_PVM),
+        from_pvm(IPv6(src=PVM.ipv6, dst=UE_IPV6) / UDP(), OTHER_PVM),
+    ],
+    ids=["its address", "its own address, another's card", "ipv6"],
+)
+async def test_a_vm_cannot_pass_for_another(bench: Bench, frame: bytes) -> None:
+    await bench.apply(UE, BOTH)
+    await bench.apply(OTHER_UE, replace(LOCAL, ue_ip=OTHER_UE_IP, pvm=OTHER_PVM))
+    await hear_enb(bench)
+    assert await bench.emerges("pvm", frame) == []
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        ethernet(PVM.mac, OTHER_PVM.mac, udp(PVM.address, OTHER_PVM.address)),
+        from_pvm(udp(PVM.address, OTHER_PVM.address)),
+        from_pvm(udp(PVM.address, GATEWAY)),
+        from_pvm(udp(PVM.address, "192.0.2.1")),
+        ethernet(PVM.mac, link_mac(C2), udp(PVM.address, UE_IP)),
+        ethernet(PVM.mac, "ff:ff:ff:ff:ff:ff", udp(PVM.address, "255.255.255.255")),
+    ],
+    ids=["to a vm's card", "to a vm", "to the gateway", "to the management network", "over the link", "to all"],
+)
+async def test_a_vm_reaches_no_vm_and_no_network_but_its_ue(bench: Bench, frame: bytes) -> None:
+    await bench.apply(UE, LOCAL)
+    await bench.apply(OTHER_UE, replace(LOCAL, ue_ip=OTHER_UE_IP, pvm=OTHER_PVM))
+    await hear_enb(bench)
+    assert await bench.emerges("pvm", frame) == []
+
+
+@pytest.mark.parametrize("ue_ip", [UE_IPV6, "2001:db8:45::dead:beef"])
+async def test_ipv6_takes_the_same_way(bench: Bench, ue_ip: str) -> None:
+    await bench.apply(UE, BOTH)
+    await hear_enb(bench)
+    up = bytes(IPv6(src=ue_ip, dst=PVM.ipv6, hlim=1) / UDP(sport=1, dport=2) / b"up")
+    assert await bench.emerges("enb", uplink(up), at="pvm") == [("pvm", to_pvm6(up))]
+    down = bytes(IPv6(src=PVM.ipv6, dst=ue_ip, tc=0xB8) / UDP(sport=1, dport=2) / b"down")
+    ((_, frame),) = await bench.emerges("pvm", from_pvm6(down), at="enb")
+    assert Ether(frame)[IP].tos == 0xB8
+    assert bytes(Ether(frame)[UDP].payload) == gtpu(DOWNLINK, down)
+    assert await bench.emerges("enb", uplink(), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+
+
+async def test_ipv6_crosses_the_links(bench: Bench) -> None:
+    await bench.apply(UE, replace(BOTH, pvm_at=C3))
+    up = IPv6(src=UE_IPV6, dst=PVM.ipv6) / UDP() / b"up"
+    ((port, frame),) = await bench.emerges("enb", uplink(bytes(up)), at="isl-c3")
+    up.hlim -= 1
+    assert (port, frame) == ("isl-c3", bytes(Ether(src=link_mac(HERE), dst=link_mac(C3)) / up))
+
+
+async def test_ipv6_of_another_network_is_forged(bench: Bench) -> None:
+    await bench.apply(UE, BOTH)
+    before = await bench.count("forged")
+    frame = uplink(bytes(IPv6(src="2001:db8:46::2", dst=PVM.ipv6) / UDP()))
+    assert await bench.emerges("enb", frame, at="core") == [("core", frame)]
+    assert await bench.count("forged") == before + 1
+
+
+async def test_ipv6_that_is_too_big_is_answered(bench: Bench) -> None:
+    await bench.apply(UE, BOTH)
+    await hear_enb(bench)
+    too_big = bytes(IPv6(src=PVM.ipv6, dst=UE_IPV6) / UDP() / (b"x" * (MTU - 36 - 47)))
+    answer = IPv6(src=UE_IPV6, dst=PVM.ipv6) / ICMPv6PacketTooBig(mtu=MTU - 36) / too_big[:68]
+    assert await bench.emerges("pvm", from_pvm6(too_big), at="pvm") == [("pvm", to_pvm6(bytes(answer)))]
+
+
+@pytest.mark.parametrize("inner", [TO_UE, bytes(IPv6(src=PVM.ipv6, dst=UE_IPV6) / UDP() / (b"y" * 301))])
+async def test_a_tunnel_over_ipv6(bench: Bench, inner: bytes) -> None:
+    enb, sgw = "2001:db8::11", "2001:db8::1"
+    uplinks = (UplinkTunnel(enb, FTeid(sgw, UPLINK)),)
+    await bench.apply(UE, replace(BOTH, uplinks=uplinks, downlink=DownlinkTunnel(sgw, FTeid(enb, DOWNLINK))))
+    outer = IPv6(src=enb, dst=sgw) / UDP(sport=2152, dport=2152)
+    syn_up = syn(UE_IP, PVM.address, [("MSS", 1460)])
+    expected = [("pvm", to_pvm(syn(UE_IP, PVM.address, [("MSS", MTU - 96)])))]
+    assert await bench.emerges("enb", from_enb(outer / gtpu(UPLINK, syn_up)), at="pvm") == expected
+    frame = from_pvm(inner) if inner is TO_UE else from_pvm6(inner)
+    ((_, emerged),) = await bench.emerges("pvm", frame, at="enb")
+    packet = IPv6(src=sgw, dst=enb, hlim=64) / UDP(sport=2152, dport=2152) / gtpu(DOWNLINK, inner)
+    assert emerged == bytes(Ether(src=SGW_MAC, dst=ENB_MAC) / packet)  # the UDP checksum too
+
+
+async def test_a_tagged_wire_stays_tagged(bench: Bench) -> None:
+    enb = "10.0.0.14"
+    path = replace(
+        LOCAL, uplinks=(UplinkTunnel(enb, FTeid(SGW, UPLINK)),), downlink=DownlinkTunnel(SGW, FTeid(enb, DOWNLINK))
+    )
+    await bench.apply(UE, path)
+    up = Ether(src=ENB_MAC, dst=SGW_MAC) / Dot1Q(vlan=7) / s1u_packet(enb, SGW, gtpu(UPLINK, TO_PVM))
+    assert await bench.emerges("enb", bytes(up), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+    ((_, frame),) = await bench.emerges("pvm", from_pvm(TO_UE), at="enb")
+    assert Ether(frame)[Dot1Q].vlan == 7
+    assert bytes(Ether(frame)[UDP].payload) == gtpu(DOWNLINK, TO_UE)
+
+
+def datagram(source: str, destination: str, sport: int, dport: int, **ip: Any) -> bytes:
+    return bytes(IP(src=source, dst=destination, **ip) / UDP(sport=sport, dport=dport) / b"some")
+
+
+GAME = FlowFilter(protocol=17, pvm_port=5000)
+VOICE = FlowFilter(protocol=17, ue_port=5004, dscp=46)
+
+
+@pytest.mark.parametrize(
+    ("flows", "fields", "taken"),
+    [
+        ((GAME,), {"pvm": 5000}, True),
+        ((GAME,), {"pvm": 5001}, False),
+        ((GAME,), {"ue": 5000}, False),
+        ((GAME, VOICE), {"ue": 5004, "tos": 0xB8}, True),
+        ((GAME, VOICE), {"ue": 5004, "tos": 0xBB}, True),
+        ((GAME, VOICE), {"ue": 5004, "tos": 0}, False),
+        ((FlowFilter(protocol=6),), {"pvm": 5000}, False),
+        ((FlowFilter(dscp=0),), {"tos": 0}, True),
+        ((FlowFilter(dscp=0),), {"tos": 0xB8}, False),
+    ],
+)
+async def test_only_the_flows_named_are_offloaded(
+    bench: Bench, flows: tuple[FlowFilter, ...], fields: dict[str, int], taken: bool
+) -> None:
+    await bench.apply(UE, replace(LOCAL, flows=flows))
+    await hear_enb(bench)
+    ue_port, pvm_port, tos = fields.get("ue", 1), fields.get("pvm", 2), fields.get("tos", 0)
+    inner = datagram(UE_IP, PVM.address, ue_port, pvm_port, tos=tos)
+    expected = ("pvm", to_pvm(inner)) if taken else ("core", uplink(inner))
+    assert await bench.emerges("enb", uplink(inner), at=expected[0]) == [expected]
+    back = from_pvm(datagram(PVM.address, UE_IP, pvm_port, ue_port, tos=tos))
+    before = await bench.count("not_offloaded")
+    assert [port for port, _ in await bench.emerges("pvm", back, at="enb" if taken else None)] == ["enb"] * taken
+    assert await bench.count("not_offloaded") == before + (not taken)
+
+
+async def test_flows_change_while_they_are_at_work(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, flows=(GAME,)))
+    inner = uplink(datagram(UE_IP, PVM.address, 1, 80))
+    assert await bench.emerges("enb", inner, at="core") == [("core", inner)]
+    await bench.apply(UE, replace(LOCAL, flows=(GAME, FlowFilter(protocol=17, pvm_port=80))))
+    assert [port for port, _ in await bench.emerges("enb", inner, at="pvm")] == ["pvm"]
+
+
+async def test_more_flows_than_there_is_room_for_are_refused(bench: Bench) -> None:
+    many = tuple(FlowFilter(protocol=17, pvm_port=port) for port in range(1, 10))
+    with pytest.raises(AdapterError, match="9 flows"):
+        await bench.apply(UE, replace(LOCAL, flows=many))
 
 
 async def test_equal_addresses_on_two_networks_do_not_mix(bench: Bench) -> None:

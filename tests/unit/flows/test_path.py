@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flows.path import path_rules
-from flows.pipeline import CLASSIFY, DOWNLINK, LINK, UPLINK, Layout, link_mac, static_rules
+from flows.pipeline import CLASSIFY, DOWNLINK, LINK, SOURCE, UPLINK, Layout, link_mac, static_rules
 from flows.rules import (
     OURS,
     OURS_MASK,
@@ -50,9 +50,9 @@ def test_no_path_has_no_rules() -> None:
     assert path_rules(UE, None, LAYOUT) == frozenset()
 
 
-def test_a_local_path_has_two_flows_and_its_tunnels() -> None:
+def test_a_local_path_has_three_flows_and_its_tunnels() -> None:
     rules = path_rules(UE, PATH, LAYOUT)
-    assert sum(isinstance(rule, FlowRule) for rule in rules) == 2
+    assert sum(isinstance(rule, FlowRule) for rule in rules) == 3
     assert {r.tunnel for r in rules if isinstance(r, DecapRule)} == set(PATH.uplinks)
     assert [r.tunnel for r in rules if isinstance(r, EncapRule)] == [PATH.downlink]
     assert {rule.cookie for rule in rules} == {ue_cookie(UE)}
@@ -138,7 +138,7 @@ def test_every_static_slot_is_taken_once() -> None:
 
 def test_every_table_says_what_becomes_of_the_unknown() -> None:
     misses = {rule.table for rule in static_rules(LAYOUT) if rule.priority == 0}
-    assert misses == {CLASSIFY, UPLINK, DOWNLINK, LINK}
+    assert misses == {CLASSIFY, SOURCE, UPLINK, DOWNLINK, LINK}
 
 
 def test_a_frame_for_a_peer_may_go_back_by_the_port_it_came() -> None:
