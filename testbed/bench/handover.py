@@ -1,4 +1,4 @@
-"""What a handover costs the traffic between a UE and its personal VM: nothing lost, and the path there in time.
+"""What a handover costs the traffic between a UE and its personal VM: ``mobiscud bench handover``.
 
 A UE walks to and fro between three cells with cloudlets, by S1 and X2 handovers in turn, so that every pair of
 neighbours sees both kinds in both directions. Its personal VM stays in the first cloudlet. Meanwhile numbered packets
@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from mobiscud.core.errors import SetupError
 from testbed import results
+from testbed.bench import common
 from testbed.experiment import PVM_ADDRESS, UE, Progress, RunningTestbed, Setting
 from testbed.guest.client import GuestClient
 from testbed.results import Handover, Ping
@@ -55,6 +59,19 @@ class Crossing:
     def path_ms(self) -> float | None:
         """From the UE's arrival on the wire to the downlink flipped."""
         return results.between_ms(self.handover.completed, self.handover.flipped)
+
+
+def run(each: int = EACH, out: Path | None = None) -> dict[str, Any]:
+    """Measure ``each`` handovers of each kind; the whole report. ``out`` keeps the records.
+
+    :raises SetupError: not root, or a part is missing
+    :raises AdapterError: a step failed
+    """
+    if os.geteuid() != 0:
+        raise SetupError("the testbed makes network namespaces and needs root: sudo .venv/bin/mobiscud bench handover")
+    with tempfile.TemporaryDirectory(prefix="mobiscud-bench-") as scratch:
+        found = asyncio.run(measure(out or Path(scratch), common.say, each))
+    return common.report("handover", found)
 
 
 async def measure(out: Path, say: Progress, each: int = EACH) -> dict[str, Any]:
