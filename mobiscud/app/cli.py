@@ -187,6 +187,7 @@ def bench() -> None:
     Decoding S1AP, beside pycrate and tshark:     mobiscud bench decode
     From frame to event, and memory for each UE:  mobiscud bench replay attach.pcap
     From the wire to an MQTT subscriber:          mobiscud bench latency
+    What a handover costs a stream (as root):     mobiscud bench handover
     What a migration costs a stream (as root):    mobiscud bench migrate
     """
 
@@ -230,6 +231,25 @@ def bench_replay(file: Path, as_json: bool, config_file: Path | None, log_level:
     from testbed.bench import replay
 
     show_bench(replay.run(file), as_json=as_json)
+
+
+@bench.command("handover", short_help="What a handover costs a stream to the personal VM.")
+@click.option("--each", type=click.IntRange(min=1), default=100, show_default=True, help="Handovers by S1, and by X2.")
+@click.option("--out", type=OUT_DIRECTORY, help="Keep the stream, the events and the logs here.")
+@measures
+def bench_handover(
+    each: int, out: Path | None, as_json: bool, config_file: Path | None, log_level: str, log_format: str
+) -> None:
+    """What S1 and X2 handovers cost a stream between a UE and its personal VM, which stays where it is.
+
+    On the built-in testbed, as root, with the paper's delays. Packets lost and reordered of one a millisecond in
+    both directions; milliseconds from the wire to the target's rules, and to the downlink flipped. Takes about two
+    minutes.
+    """
+    prepare(config_file, log_level, log_format)
+    from testbed.bench import handover
+
+    show_bench(handover.run(each, out), as_json=as_json)
 
 
 @bench.command("migrate", short_help="What a migration costs a stream to the personal VM.")
