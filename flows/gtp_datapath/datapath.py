@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.gtp_datapath import bpffs, entries
+from flows.gtp_datapath import bpffs, entries, found
 from flows.gtp_datapath.build import build
 from flows.gtp_datapath.commands import run
 from flows.gtp_datapath.entries import Counter, Statistic
-from flows.gtp_datapath.interfaces import Interface, inspect, set_promiscuous
+from flows.gtp_datapath.interfaces import Interface, inspect, prepare, restore
 from flows.gtp_datapath.maps import BpfMap, program_id
 from flows.rules import DecapRule, MapRule
 from mobiscud.core.errors import SetupError
@@ -72,9 +72,9 @@ class GtpDatapath:
         self._open(pins / "maps")
         wiring = entries.settings(enb.index, core.index, gi.index, gi_destination=self._link_mac, gi_source=gi.mac)
         self._maps["settings"].update(entries.ONLY_KEY, wiring)
-        self._found = [enb, core]
+        self._found = found.remember(self._cloudlet, [enb, core, gi])
         for interface in self._found:
-            set_promiscuous(interface.name, True)
+            prepare(interface, promiscuous=interface.name != ports.gi)
         for name, port in ports.programs.items():
             await _attach(port, pins / "progs" / name)
         for other in folder.iterdir():
@@ -87,7 +87,9 @@ class GtpDatapath:
         for port in self._ports.programs.values():
             await _detach(port)
         for interface in self._found:
-            set_promiscuous(interface.name, interface.promiscuous)
+            restore(interface)
+        if self._found:
+            found.forget(self._cloudlet)
         self._found.clear()
 
     def leave(self) -> None:
@@ -116,18 +118,18 @@ class GtpDatapath:
 
     def counters(self, rules: Iterable[MapRule]) -> dict[str, Counter]:
         """What the rules have carried, by rule id; where a rule names flows, by each of them as well (``ID/FLOW``)."""
-        found: dict[str, Counter] = {}
+        carried: dict[str, Counter] = {}
         for rule in rules:
             table, key = self._entry(rule)
             if value := table.lookup(key):
-                found |= entries.counters(rule, value)
-        return found
+                carried |= entries.counters(rule, value)
+        return carried
 
     def statistics(self) -> dict[str, int]:
         """Packets by what became of them."""
         table = self._maps["statistics"]
-        found = {which.name.lower(): table.lookup(entries.statistic_key(which)) for which in Statistic}
-        return {name: entries.statistic(value) for name, value in found.items() if value is not None}
+        read = {which.name.lower(): table.lookup(entries.statistic_key(which)) for which in Statistic}
+        return {name: entries.statistic(value) for name, value in read.items() if value is not None}
 
     def _entry(self, rule: MapRule) -> tuple[BpfMap, bytes]:
         return self._maps["uplink" if isinstance(rule, DecapRule) else "downlink"], entries.key(rule)
