@@ -22,6 +22,7 @@ _PCAP_MAGICS = {
     b"\x4d\x3c\xb2\xa1": ("<", 1),
 }
 _PCAPNG_SECTION = b"\x0a\x0d\x0d\x0a"
+_LAST_MOMENT = (1 << 63) - 1
 _LARGEST_FRAME = 1 << 24
 """A longer record is taken as damage: reading on would only allocate memory."""
 
@@ -97,19 +98,20 @@ class _Interface:
     offset: int
 
     def time(self, ticks: int) -> int:
-        return self.offset * 1_000_000_000 + ticks * 1_000_000_000 // self.resolution
+        """Nanoseconds since the epoch; what a damaged file puts outside of 1970 to 2262 comes to its edge."""
+        at = self.offset * 1_000_000_000 + ticks * 1_000_000_000 // self.resolution
+        return min(max(at, 0), _LAST_MOMENT)
 
 
 def _pcapng(file: BinaryIO) -> Iterator[Frame]:
     """Blocks of draft-ietf-opsawg-pcapng; those that carry no frame are stepped over."""
-    order = _section(file)
+    order = _section(file, _take(file, 4, "section header"))
     interfaces: list[_Interface] = []
     while head := file.read(8):
         if len(head) != 8:
             raise TruncatedCapture("cut off in the middle of a block header")
         if head[:4] == _PCAPNG_SECTION:
-            file.seek(-4, 1)
-            order, interfaces = _section(file), []
+            order, interfaces = _section(file, head[4:]), []
             continue
         kind, length = struct.unpack(order + "II", head)
         if length < 12 or length % 4:
@@ -123,16 +125,16 @@ def _pcapng(file: BinaryIO) -> Iterator[Frame]:
             yield frame
 
 
-def _section(file: BinaryIO) -> str:
-    """Read a Section Header Block after its type; its byte order."""
-    head = _take(file, 8, "section header")
-    if head[4:] == b"\x1a\x2b\x3c\x4d":
+def _section(file: BinaryIO, size: bytes) -> str:
+    """Read a Section Header Block after its type and size; its byte order. The file may be a pipe."""
+    mark = _take(file, 4, "section header")
+    if mark == b"\x1a\x2b\x3c\x4d":
         order = ">"
-    elif head[4:] == b"\x4d\x3c\x2b\x1a":
+    elif mark == b"\x4d\x3c\x2b\x1a":
         order = "<"
     else:
         raise NotACapture("a pcapng section without its byte-order mark")
-    (length,) = struct.unpack(order + "I", head[:4])
+    (length,) = struct.unpack(order + "I", size)
     _take(file, length - 12, "section header")
     return order
 
@@ -142,6 +144,10 @@ def _block(kind: int, body: bytes, order: str, interfaces: list[_Interface]) -> 
         interfaces.append(_interface(body, order))
     elif kind == 6:  # Enhanced Packet Block
         index, high, low, captured, _ = struct.unpack_from(order + "IIIII", body)
+        interface = interfaces[index]
+        return Frame(interface.time(high << 32 | low), interface.linktype, _inside(body, 20, captured), interface.name)
+    elif kind == 2:  # Packet Block, which the Enhanced one has replaced
+        index, _, high, low, captured, _ = struct.unpack_from(order + "HHIIII", body)
         interface = interfaces[index]
         return Frame(interface.time(high << 32 | low), interface.linktype, _inside(body, 20, captured), interface.name)
     elif kind == 3:  # Simple Packet Block: no time, the first interface

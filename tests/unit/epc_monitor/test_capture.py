@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,3 +143,26 @@ def test_a_real_capture_cut_off(tmp_path: Path, frames_of: Callable[[str], list[
     with pytest.raises(TruncatedCapture, match=r"short\.pcap: cut off"):
         found.extend(read_capture(short))
     assert found == frames_of("epc-attach")[:-1]
+
+
+def test_packet_blocks_of_old() -> None:
+    head = struct.pack("<HHIIII", 0, 7, 0, 5_000_000, 5, 5)
+    whole = section("<") + interface("<", 1, b"") + block("<", 2, head + b"older")
+    assert frames(whole) == [Frame(5_000_000_000, 1, b"older")]
+
+
+@pytest.mark.parametrize(("offset", "at"), [(1 << 62, (1 << 63) - 1), (-(1 << 62), 0)])
+def test_times_outside_of_all_calendars(offset: int, at: int) -> None:
+    options = option("<", 9, b"\0") + option("<", 14, struct.pack("<q", offset))
+    [frame] = frames(section("<") + interface("<", 1, options) + packet("<", 0, (1 << 64) - 1 if at else 0, b"x"))
+    assert frame.at == at
+
+
+def test_a_pipe_can_be_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    whole = pcapng("<") + pcapng(">")
+    writer = threading.Thread(target=pipe.write_bytes, args=(whole,))
+    writer.start()
+    assert [frame.data for frame in read_capture(pipe)] == [data for _, data in FRAMES * 2]
+    writer.join()
