@@ -72,7 +72,7 @@ class GtpDatapath:
         self._open(pins / "maps")
         wiring = entries.settings(enb.index, core.index, gi.index, gi_destination=self._link_mac, gi_source=gi.mac)
         self._maps["settings"].update(entries.ONLY_KEY, wiring)
-        self._found = found.remember(self._cloudlet, [enb, core, gi])
+        self._found = found.remember(self._cloudlet, [enb, core, gi], changed=self.found_wire)
         for interface in self._found:
             prepare(interface, promiscuous=interface.name != ports.gi)
         for name, port in ports.programs.items():

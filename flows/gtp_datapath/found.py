@@ -12,20 +12,24 @@ from pathlib import Path
 from flows.gtp_datapath.interfaces import Interface
 
 FOLDER = Path("/run/mobiscud")
+NAMESPACE = "/proc/thread-self/ns/net"
 
 
 def _note(cloudlet: str) -> Path:
-    return FOLDER / f"wire-{cloudlet}.json"
+    """Several network namespaces of a machine may have a cloudlet of that name, as in tests."""
+    return FOLDER / f"wire-{cloudlet}-{os.stat(NAMESPACE).st_ino}.json"
 
 
-def remember(cloudlet: str, found: Iterable[Interface]) -> list[Interface]:
-    """Note the interfaces down; return them as noted earlier where the note is about the same ones.
+def remember(cloudlet: str, found: Iterable[Interface], *, changed: bool) -> list[Interface]:
+    """Note the interfaces down as they were found.
 
-    Interfaces are the same when name and index are: a namespace that was made anew has others.
+    ``changed``: we have been here before, and what can be seen now is what we made of them. Then an earlier note is
+    what counts.
     """
     noted: dict[tuple[str, int], Interface] = {}
-    with suppress(OSError, ValueError, TypeError):
-        noted = {(i["name"], i["index"]): Interface(**i) for i in json.loads(_note(cloudlet).read_text())}
+    if changed:
+        with suppress(OSError, ValueError, TypeError):
+            noted = {(i["name"], i["index"]): Interface(**i) for i in json.loads(_note(cloudlet).read_text())}
     originals = [noted.get((interface.name, interface.index), interface) for interface in found]
     FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
     temporary = FOLDER / f"{_note(cloudlet).name}.{os.getpid()}"
