@@ -192,6 +192,7 @@ def seeds(target: str, captures: Path) -> Iterator[bytes]:
         parts = _taken_apart(path)
         if target in ("capture", "monitor"):
             yield pcap(parts.frames)
+            yield pcapng(parts.frames)
         elif target == "frames":
             yield b"".join(_record(_LINKTYPES.index(frame.linktype), frame.data) for frame in parts.frames)
         elif target == "sctp":
@@ -214,6 +215,24 @@ def pcap(frames: list[Frame]) -> bytes:
         seconds, nanoseconds = divmod(frame.at, 1_000_000_000)
         written.append(struct.pack("<IIII", seconds, nanoseconds, len(frame.data), len(frame.data)) + frame.data)
     return b"".join(written)
+
+
+def pcapng(frames: list[Frame]) -> bytes:
+    """Write frames as a pcapng file of one interface that counts nanoseconds."""
+    linktype = frames[0].linktype if frames else LINKTYPE_ETHERNET
+    written = [_block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))]
+    written.append(_block(1, struct.pack("<HHI", linktype, 0, 0) + struct.pack("<HHB3x", 9, 1, 9)))
+    for frame in frames:
+        size = len(frame.data)
+        head = struct.pack("<IIIII", 0, frame.at >> 32, frame.at & 0xFFFF_FFFF, size, size)
+        written.append(_block(6, head + frame.data))
+    return b"".join(written)
+
+
+def _block(kind: int, body: bytes) -> bytes:
+    body += bytes(-len(body) % 4)
+    size = struct.pack("<I", 12 + len(body))
+    return struct.pack("<I", kind) + size + body + size
 
 
 def _taken_apart(path: Path) -> _Parts:
