@@ -224,17 +224,20 @@ class RunningTestbed:
         configs = {
             "monitor": {
                 **common,
-                "site": {"name": SITE, "node": "monitor", "state_dir": str(self._run.path / "state")},
+                "site": self._site("monitor"),
                 "monitor": {"interfaces": ["s1", "lo"]},
             }
         }
         for k in self._numbers:
             configs[f"c{k}"] = {
                 **common,
-                "site": {"name": SITE, "node": f"c{k}", "state_dir": str(self._run.path / "state")},
+                "site": self._site(f"c{k}"),
                 **self._cloudlet_config(k),
             }
         return configs
+
+    def _site(self, node: str) -> dict[str, Any]:
+        return {"name": SITE, "node": node, "state_dir": str(self._run.path / "state")}
 
     def _cloudlet_config(self, number: int) -> dict[str, Any]:
         def towards(peer: int) -> str:
@@ -270,8 +273,11 @@ class RunningTestbed:
         }
 
     async def _node(self, name: str, config: dict[str, Any]) -> Child:
+        (self._run.path / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        return await self._start_node(name)
+
+    async def _start_node(self, name: str) -> Child:
         file = self._run.path / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(config, sort_keys=False))
         namespace = self.network.namespace("core" if name == "monitor" else name)
         return await self.start(name, *PYTHON, "mobiscud", "run", "-c", str(file), namespace=namespace)
 
@@ -328,6 +334,14 @@ class RunningTestbed:
         child = await spawn(name, *arguments, log=self._logs / f"{name}.log", namespace=namespace, ready=ready)
         self._stack.push_async_callback(child.stop)
         return child
+
+    async def restart_node(self, name: str) -> None:
+        """Kill a node as the kernel would, without a word, and start it again."""
+        self.nodes[name].kill()
+        await self.nodes[name].wait()
+        await self._until(lambda: name not in self._online, ONLINE_LIMIT_S, lambda: f"{name} is not missed")
+        self.nodes[name] = await self._start_node(name)
+        await self._until(lambda: name in self._online, ONLINE_LIMIT_S, self._who_is_missing)
 
     async def event(self, kind: str, *, after: int, within_s: float, **expected: Any) -> int:
         """Wait for an event of the UE of type ``kind`` whose data has ``expected``; returns its place in ``events``.

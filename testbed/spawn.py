@@ -68,6 +68,11 @@ class Child:
                 self._process.kill()
                 await self._process.wait()
 
+    def kill(self) -> None:
+        """SIGKILL; harmless when it has ended."""
+        if self._process.returncode is None:
+            self._process.kill()
+
     async def wait(self) -> int:
         """Its exit status, once it has ended."""
         return await self._process.wait()

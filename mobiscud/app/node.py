@@ -26,11 +26,11 @@ from mobiscud.bus import topics
 from mobiscud.bus.cloudevents import decode, unwrap
 from mobiscud.bus.embedded import EmbeddedBroker
 from mobiscud.bus.mqtt import Broker, MqttBus
-from mobiscud.bus.publisher import EventPublisher
+from mobiscud.bus.publisher import EventPublisher, read_state
 from mobiscud.bus.requests import Requests
 from mobiscud.core.config import CloudletConfig, Config
 from mobiscud.core.errors import ConfigError, DecodeError
-from mobiscud.core.events import MonitorDropped, Where
+from mobiscud.core.events import MonitorDropped, UeEvent, Where
 from mobiscud.core.ids import CloudletId
 
 LOSSES_EVERY_S: Final = 1.0
@@ -168,6 +168,7 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
     from flows.service import CloudletSwitch
     from migration.lifecycle import Notice, PvmResumed, PvmSuspended
     from migration.service import PersonalVmHost
+    from mobiscud.controller.journal import Journal
     from mobiscud.controller.service import CloudletController, Neighbourhood
 
     switch_config = next((s for s in config.switches if s.cloudlet == cloudlet.id), None)
@@ -183,22 +184,23 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
             controller.on_landed(notice.pvm_id, notice.at_ns)
 
     def on_message(topic: str, payload: bytes) -> None:
-        if topic.endswith(f"/{topics.STATE}"):
-            return
+        retained = topic.endswith(f"/{topics.STATE}")
         try:
-            event = unwrap(decode(payload))
+            event = read_state(payload) if retained else unwrap(decode(payload))
         except DecodeError as error:
             log.warning("event not understood", topic=topic, error=str(error))
             return
-        if event is not None:
+        if isinstance(event, UeEvent) and retained:
+            controller.on_state(event)
+        elif event is not None:
             controller.on_event(event)
 
-    async with (
-        CloudletSwitch(switch_config, config.offload) as switch,
-        PersonalVmHost(host_config, config.offload.gateway, on_notice) as hypervisor,
-    ):
-        await switch.adopted(())  # this controller remembers no UE
+    async with contextlib.AsyncExitStack() as stack:
+        journal = stack.enter_context(Journal(config.site.state_dir / f"{config.site.node}.journal"))
+        switch = await stack.enter_async_context(CloudletSwitch(switch_config, config.offload))
+        hypervisor = await stack.enter_async_context(PersonalVmHost(host_config, config.offload.gateway, on_notice))
         requests = Requests(bus, config.site.name, config.site.node)
+        await requests.start()
         publisher = EventPublisher(bus, config.site.name, "controller", show_imsi=config.privacy.mode == "clear")
         controller = CloudletController(
             Neighbourhood(
@@ -212,10 +214,11 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
             switch=switch,
             hypervisor=hypervisor,
             requests=requests,
+            journal=journal,
             publish=publisher.publish,
         )
         async with controller:
-            await requests.start()
+            await switch.adopted(controller.offloaded)
             await bus.subscribe(topics.ALL_UE_EVENTS, on_message)
             yield
             await requests.stop()

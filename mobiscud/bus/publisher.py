@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Protocol
 
 from mobiscud.bus import topics
-from mobiscud.bus.cloudevents import CONTENT_TYPE, Envelopes, encode
-from mobiscud.core.events import Event, HandoverCompleted, UeDetached, UeIdentified, UeIdle, UePlacedEvent
+from mobiscud.bus.cloudevents import CONTENT_TYPE, TYPE_PREFIX, Envelopes, encode, unwrap
+from mobiscud.core.errors import DecodeError
+from mobiscud.core.events import (
+    Event,
+    HandoverCompleted,
+    UeConnected,
+    UeDetached,
+    UeIdentified,
+    UeIdle,
+    UePlacedEvent,
+)
 
 PLACE = ("enb", "ecgi", "tai", "bearers")
 
@@ -49,3 +59,19 @@ class EventPublisher:
 
     def _retain_state(self, ue: Any, state: dict[str, Any] | None) -> None:
         self._outbox.publish(topics.ue_state(ue), encode(state) if state else b"", retain=True)
+
+
+def read_state(payload: bytes) -> Event | None:
+    """The event that a retained state amounts to: the UE is connected, or idle; None: it is gone.
+
+    :raises DecodeError: it is no state of ours
+    """
+    if not payload:
+        return None
+    try:
+        state = json.loads(payload)
+        at, status = state["time"], state["status"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DecodeError("not the state of a UE") from error
+    kind = UeConnected if status == "connected" else UeIdle
+    return unwrap({"id": "state", "type": TYPE_PREFIX + kind.TYPE, "time": at, "data": state})

@@ -11,7 +11,7 @@ A handover from here (c1) to c2, seen from both sides::
 The target leads: it makes its own rules stand, tells the source (``AskDetour``), and asks for the PVM when the
 policy wants it (``AskMove``). The source flips the downlink when the UE has arrived, and not before it knows that
 the target is ready (paper, figures 3 and 4). While the PVM starts or moves, where the UE goes is only noted; once it
-is certain where the PVM is, ``_settle`` and ``_unsettle`` find the phase that fits.
+is certain where the PVM is, ``_settle`` and ``unsettle`` find the phase that fits.
 
 Every controller hears of every UE, so all agree that the PVM of a UE that nobody has is started where it arrives.
 """
@@ -118,7 +118,7 @@ def _settle(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
     return _redirect(r) if r.ready == r.ue_at else (r, ())
 
 
-def _unsettle(r: UeRecord, announce: type[OffloadEvent] | None, *, again: bool = False) -> Result:
+def unsettle(r: UeRecord, announce: type[OffloadEvent] | None, *, again: bool = False) -> Result:
     """The PVM is not here: a UE that is here reaches it over the inter-cloudlet link, until it has followed."""
     r = replace(r, ready=None, moving_to=None, halted_at=None, landed_at=None)
     if r.ue_at != r.here or r.pvm_at is None:
@@ -164,7 +164,7 @@ def _arrive(r: UeRecord, i: Arrival) -> Result:
         return r, ()
     if r.pvm_at == r.here:
         return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm),)
-    return _unsettle(r, OffloadActivated)
+    return unsettle(r, OffloadActivated)
 
 
 def _running(r: UeRecord, i: PvmRunning) -> Result:
@@ -233,7 +233,7 @@ def _not_coming(r: UeRecord, i: Any) -> Result:
 
 def _come(r: UeRecord, i: Arrival) -> Result:
     """PREPARED or DETOURED: the UE is here, or it went elsewhere."""
-    return _unsettle(_placed(r, i), OffloadActivated)
+    return unsettle(_placed(r, i), OffloadActivated)
 
 
 def _stay_inside(r: UeRecord, i: HandoverOff) -> Result:
@@ -308,7 +308,7 @@ def _halt(r: UeRecord, i: Halted) -> Result:
 def _pushed(r: UeRecord, i: MoveSucceeded) -> Result:
     """It is the target's now. A UE that has come back here meanwhile makes us ask for it."""
     to = _known(r.moving_to)
-    r, commands = _unsettle(replace(r, pvm_at=to), OffloadActivated)
+    r, commands = unsettle(replace(r, pvm_at=to), OffloadActivated)
     return r, (TellMoved(to, i.total_ms), *commands)
 
 
@@ -343,7 +343,7 @@ def _pull(r: UeRecord, i: Dwelled) -> Result:
 
 def _pull_later(r: UeRecord, i: MoveRefused | StaysThere) -> Result:
     """The PVM is where it was, and so is the detour."""
-    return _unsettle(r, OffloadMoved, again=True)
+    return unsettle(r, OffloadMoved, again=True)
 
 
 def _halted_there(r: UeRecord, i: HaltedThere) -> Result:
@@ -394,7 +394,7 @@ def _detour_elsewhere(r: UeRecord, i: PvmSeen) -> Result:
     """DETOURED or PULLING: the detour leads to where the PVM is, and from there it is asked for."""
     if i.cloudlet in (r.here, r.pvm_at):
         return r, ()
-    return _unsettle(replace(r, pvm_at=i.cloudlet), OffloadMoved)
+    return unsettle(replace(r, pvm_at=i.cloudlet), OffloadMoved)
 
 
 def _start_after_all(r: UeRecord, i: PvmGone) -> Result:
@@ -402,7 +402,7 @@ def _start_after_all(r: UeRecord, i: PvmGone) -> Result:
     if i.cloudlet != r.pvm_at:
         return r, ()
     if r.ue_at != r.here:
-        return _unsettle(replace(r, pvm_at=None), None)
+        return unsettle(replace(r, pvm_at=None), None)
     r = replace(r, phase=Phase.STARTING, pvm_at=r.here)
     return r, (SetPath(None, OffloadRemoved), StartPvm(r.pvm))
 

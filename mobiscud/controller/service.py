@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -33,9 +33,12 @@ from mobiscud.controller.inputs import (
     PvmRefused,
     PvmRunning,
     StaysThere,
+    UeArrived,
+    UeWentIdle,
     read,
 )
 from mobiscud.controller.machine import step
+from mobiscud.controller.reconcile import already_known, resume, standing_path
 from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.core.commands import (
     AbortMove,
@@ -45,6 +48,7 @@ from mobiscud.core.commands import (
     Command,
     MigratePvm,
     Refuse,
+    ResumeMove,
     SetPath,
     StartPvm,
     StopPvm,
@@ -89,6 +93,14 @@ class PvmPort(Protocol):
     async def stop(self, pvm_id: PvmId) -> None: ...
     async def migrate(self, pvm_id: PvmId, migration_uri: str) -> Moved: ...
     async def abort(self, pvm_id: PvmId) -> None: ...
+    async def running(self) -> tuple[PvmId, ...]: ...
+
+
+class Memory(Protocol):
+    """What outlives the controller."""
+
+    def load(self) -> dict[UeKey, UeRecord]: ...
+    def put(self, ue: UeKey, record: UeRecord) -> None: ...
 
 
 class RequestPort(Protocol):
@@ -123,6 +135,7 @@ class CloudletController:
         switch: PathPort,
         hypervisor: PvmPort,
         requests: RequestPort,
+        journal: Memory,
         publish: Callable[[Event], None],
     ) -> None:
         self._around = neighbourhood
@@ -130,6 +143,7 @@ class CloudletController:
         self._switch = switch
         self._hypervisor = hypervisor
         self._requests = requests
+        self._journal = journal
         self._publish = publish
         follow = migration.policy == "follow"
         self._records = {ue: UeRecord(pvm, neighbourhood.here, follow) for ue, pvm in subscribers.items()}
@@ -141,6 +155,11 @@ class CloudletController:
         self._deeds = 0
 
     async def __aenter__(self) -> Self:
+        """Take up what was under way when the controller last ended, then answer others.
+
+        :raises AdapterError: the hypervisor does not say what it runs
+        """
+        await self._resume()
         for name, reader in _REQUESTS.items():
             self._requests.answer(name, self._answerer(reader))
         return self
@@ -157,6 +176,26 @@ class CloudletController:
         """What is known of each subscriber now."""
         return self._records
 
+    async def _resume(self) -> None:
+        remembered = {ue: record for ue, record in self._journal.load().items() if ue in self._records}
+        running = set(await self._hypervisor.running()) if remembered else set()
+        for ue, record in remembered.items():
+            current = self._records[ue]
+            record = replace(record, pvm=current.pvm, here=current.here, follow=current.follow)
+            record, commands = resume(record, runs_here=record.pvm.id in running)
+            self._records[ue] = record
+            log.info("resumed", ue=ue, phase=record.phase)
+            for command in commands:
+                try:
+                    await self._carry_out(ue, record, command)
+                except MobiScudError as error:
+                    log.error("command failed", ue=ue, command=type(command).__name__, error=str(error))
+
+    @property
+    def offloaded(self) -> frozenset[UeKey]:
+        """The UEs that the switch should hold rules of."""
+        return frozenset(ue for ue, record in self._records.items() if standing_path(record) is not None)
+
     # What comes in -----------------------------------------------------------------------------------------------
 
     def on_event(self, event: Event) -> None:
@@ -165,6 +204,13 @@ class CloudletController:
             happened = read(event, self._around.cloudlet_of)
             if happened is not None:
                 self.submit(event.ue, happened)
+
+    def on_state(self, event: UeEvent) -> None:
+        """Where the monitor's retained state says a UE is: news only to a controller that was away."""
+        record = self._records.get(event.ue)
+        place = read(event, self._around.cloudlet_of)
+        if record is not None and isinstance(place, UeArrived | UeWentIdle) and not already_known(record, place):
+            self.submit(event.ue, place)
 
     def on_halted(self, pvm: PvmId, at: int) -> None:
         """The guest has stopped here for the switch-over of its migration."""
@@ -231,6 +277,7 @@ class CloudletController:
             return None
         record, commands = result
         self._records[ue] = record
+        self._journal.put(ue, record)
         log.info("step", ue=ue, input=type(happened).__name__, phase=record.phase, before=before.phase)
         for command in commands:
             if isinstance(command, Refuse):
@@ -256,6 +303,8 @@ class CloudletController:
                 self._spawn(self._migrate(ue, pvm, to), f"migrate-{pvm.id}")
             case AbortMove(pvm):
                 self._spawn(self._abort(pvm), f"abort-{pvm.id}")
+            case ResumeMove(pvm):
+                self._spawn(self._resume_move(ue, pvm), f"resume-{pvm.id}")
             case AskDetour(of):
                 self._spawn(self._ask_detour(ue, of), f"detour-{ue}")
             case AskMove(of):
@@ -319,6 +368,14 @@ class CloudletController:
             self.submit(ue, MoveFailed(str(error)))
         else:
             self.submit(ue, MoveSucceeded(moved.total_ms))
+
+    async def _resume_move(self, ue: UeKey, pvm: Pvm) -> None:
+        """The migration is libvirt's, and has outlived us: call it off, and see where the guest then is."""
+        await self._abort(pvm)
+        if pvm.id in await self._hypervisor.running():
+            self.submit(ue, MoveFailed("the controller restarted"))
+        else:
+            self.submit(ue, MoveSucceeded(0.0))
 
     async def _abort(self, pvm: Pvm) -> None:
         try:

@@ -56,6 +56,13 @@ class AbortMove:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeMove:
+    """After a restart: find out how the migration that was under way from here has ended, or end it."""
+
+    pvm: Pvm
+
+
+@dataclass(frozen=True, slots=True)
 class AskDetour:
     """Tell the cloudlet that has the PVM that our rules stand: it may send us the UE's traffic when the UE is here."""
 
@@ -126,6 +133,7 @@ Command = (
     | StopPvm
     | MigratePvm
     | AbortMove
+    | ResumeMove
     | AskDetour
     | AskMove
     | TellHalted

@@ -67,10 +67,11 @@ class Section(BaseModel):
 
 
 class SiteConfig(Section):
-    """Who and where this node is; both become part of its topics."""
+    """Who and where this node is; both become part of its topics. What it must remember lies in ``state_dir``."""
 
     name: Name = "site"
     node: Name = "node"
+    state_dir: Path = Path("/var/lib/mobiscud")
 
 
 class BusConfig(Section):

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, NewType, Self
 
+from pydantic_core import CoreSchema, core_schema
+
 UeKey = NewType("UeKey", str)
 """A UE, ours: ``ue-`` and 16 hex digits. Survives handover and idle, tells nobody the IMSI."""
 
@@ -31,6 +33,11 @@ class BoundedInt(int):
     def __init_subclass__(cls, *, low: int, high: int, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.low, cls.high = low, high
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
+        """Read and written as an integer, with the range checked."""
+        return core_schema.no_info_after_validator_function(cls, core_schema.int_schema())
 
     def __new__(cls, value: int) -> Self:
         if not cls.low <= value <= cls.high:

@@ -18,9 +18,11 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from migration.lifecycle import Notice, PvmResumed, PvmState, PvmSuspended
 from migration.service import PersonalVmHost
+from mobiscud.controller.record import UeRecord
 from mobiscud.controller.service import CloudletController, Neighbourhood
 from mobiscud.core.config import HypervisorConfig, MigrationConfig
 from mobiscud.core.edge import PathSpec, Pvm
@@ -33,6 +35,7 @@ from mobiscud.core.events import (
     UeAttached,
     UeConnected,
     UeDetached,
+    UeEvent,
     UeIdle,
 )
 from mobiscud.core.ids import CloudletId, EnbId, ERabId, FTeid, PvmId, Teid, UeKey
@@ -44,6 +47,7 @@ PVM = Pvm(PvmId("pvm-1"), "172.16.1.10", "52:54:00:00:00:10")
 IP = "45.45.0.2"
 SGW = FTeid("10.0.0.2", Teid(0x1001))
 CLOUDLETS = tuple(CloudletId(f"c{k}") for k in (1, 2, 3))
+RECORD = TypeAdapter(UeRecord)
 UNCOVERED = 4
 """An eNodeB that no cloudlet stands beside."""
 
@@ -86,6 +90,19 @@ class Switch:
         return ("rule",)
 
 
+class Memory:
+    """A journal that keeps everything as text, as the real one does."""
+
+    def __init__(self) -> None:
+        self._texts: dict[UeKey, bytes] = {}
+
+    def load(self) -> dict[UeKey, UeRecord]:
+        return {ue: RECORD.validate_json(text) for ue, text in self._texts.items()}
+
+    def put(self, ue: UeKey, record: UeRecord) -> None:
+        self._texts[ue] = RECORD.dump_json(record)
+
+
 class Line:
     """A controller's line to the others, with delays of its own."""
 
@@ -108,7 +125,11 @@ class Line:
             raise AdapterError("the request was lost")
         answer: dict[str, Any] = {}
         if correlation not in self._done:
-            answer = await self._site.lines[CloudletId(node)].answerers[name](body)
+            answerer = self._site.lines[CloudletId(node)].answerers.get(name)
+            if answerer is None:
+                await asyncio.sleep(timeout_s)
+                raise AdapterError("nobody answers")
+            answer = await answerer(body)
             self._done |= {correlation} if correlation else set()
         if fate < 2 * self._site.loss:
             await asyncio.sleep(timeout_s)
@@ -129,6 +150,9 @@ class Site:
         self.switches = {c: Switch() for c in CLOUDLETS}
         self.lines = {c: Line(self, chance) for c in CLOUDLETS}
         self.controllers: dict[CloudletId, CloudletController] = {}
+        self.state: UeEvent | None = None
+        self._hosts: dict[CloudletId, PersonalVmHost] = {}
+        self._memories = {c: Memory() for c in CLOUDLETS}
         self._queue: dict[CloudletId, asyncio.Queue[Event]] = {}
         self._moments = 0
         self.at: int | None = None
@@ -137,11 +161,6 @@ class Site:
         self._teid = 0x2000
 
     async def __aenter__(self) -> Site:
-        around = {
-            "cloudlet_of": {EnbId(k): c for k, c in enumerate(CLOUDLETS, 1)},
-            "node_of": {c: str(c) for c in CLOUDLETS},
-            "migration_uri_of": {c: f"fake://{c}" for c in CLOUDLETS},
-        }
         for cloudlet in CLOUDLETS:
             config = HypervisorConfig(cloudlet=cloudlet, kernel=Path("/k"), initrd=Path("/i"), bandwidth_mib_s=100)
             host = PersonalVmHost(
@@ -150,24 +169,45 @@ class Site:
                 self._hear(cloudlet),
                 hypervisor=self.fakes.add(f"fake://{cloudlet}"),
             )
-            await self._stack.enter_async_context(host)
-            controller = CloudletController(
-                Neighbourhood(here=cloudlet, **around),  # type: ignore[arg-type]
-                {UE: PVM},
-                MigrationConfig(dwell_s=self._dwell_s),
-                switch=self.switches[cloudlet],
-                hypervisor=host,
-                requests=self.lines[cloudlet],
-                publish=self.publish,
-            )
-            self.controllers[cloudlet] = await self._stack.enter_async_context(controller)
+            self._hosts[cloudlet] = await self._stack.enter_async_context(host)
             self._queue[cloudlet] = asyncio.Queue()
+            await self._start(cloudlet)
             delivering = asyncio.create_task(self._deliver(cloudlet))
             self._stack.callback(delivering.cancel)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for controller in self.controllers.values():
+            await controller.__aexit__(None, None, None)
         await self._stack.aclose()
+
+    async def _start(self, cloudlet: CloudletId) -> None:
+        self.lines[cloudlet].answerers.clear()
+        controller = self.controllers[cloudlet] = CloudletController(
+            Neighbourhood(
+                here=cloudlet,
+                cloudlet_of={EnbId(k): c for k, c in enumerate(CLOUDLETS, 1)},
+                node_of={c: str(c) for c in CLOUDLETS},
+                migration_uri_of={c: f"fake://{c}" for c in CLOUDLETS},
+            ),
+            {UE: PVM},
+            MigrationConfig(dwell_s=self._dwell_s),
+            switch=self.switches[cloudlet],
+            hypervisor=self._hosts[cloudlet],
+            requests=self.lines[cloudlet],
+            journal=self._memories[cloudlet],
+            publish=self.publish,
+        )
+        await controller.__aenter__()
+        if UE not in controller.offloaded:
+            self.switches[cloudlet].path = None  # what the switch adapter sweeps
+
+    async def restart(self, cloudlet: CloudletId) -> None:
+        """The controller dies, and another begins with what it remembered; what it heard meanwhile is told again."""
+        await self.controllers[cloudlet].__aexit__(None, None, None)
+        await self._start(cloudlet)
+        if self.state is not None:
+            self.controllers[cloudlet].on_state(self.state)
 
     def _hear(self, cloudlet: CloudletId) -> Callable[[Notice], None]:
         def hear(notice: Notice) -> None:
@@ -179,7 +219,14 @@ class Site:
         return hear
 
     def publish(self, event: Event) -> None:
-        """Everybody hears it, each after a while, in order."""
+        """Everybody hears it, each after a while, in order; where the UE is, the monitor retains."""
+        if isinstance(event, UeAttached | UeConnected | UeIdle):
+            self.state = event
+        elif isinstance(event, HandoverCompleted):
+            about = {"at": event.at, "origin": event.origin, "ue": event.ue, "ue_ip": event.ue_ip}
+            self.state = UeConnected(**about, enb=event.enb, ecgi=None, tai=None, bearers=event.bearers)  # type: ignore[arg-type]
+        elif isinstance(event, UeDetached):
+            self.state = None
         for queue in self._queue.values():
             queue.put_nowait(event)
 
@@ -219,6 +266,8 @@ class Site:
             case "cancel" if self._coming is not None:
                 self.publish(HandoverCancelled(**self._handover(self._coming)))
                 self._coming = None
+            case "restart":
+                await self.restart(CLOUDLETS[enb % len(CLOUDLETS)])
             case "handover" if self.at is not None and self._coming is None:
                 await self.do("prepare", enb)
                 await asyncio.sleep(0.02)
@@ -298,7 +347,19 @@ def _enb(number: int) -> Enb:
     return Enb(None, EnbId(number), f"10.0.0.1{number}")
 
 
-DEEDS = ("attach", "service", "idle", "detach", "handover", "handover", "handover", "prepare", "complete", "cancel")
+DEEDS = (
+    "attach",
+    "service",
+    "idle",
+    "detach",
+    "handover",
+    "handover",
+    "handover",
+    "prepare",
+    "complete",
+    "cancel",
+    "restart",
+)
 steps = st.tuples(st.sampled_from(DEEDS), st.integers(1, UNCOVERED), st.sampled_from((0.0, 0.003, 0.05, 0.4, 5.0)))
 
 

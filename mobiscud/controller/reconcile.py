@@ -1,0 +1,61 @@
+"""After a restart: what follows from what was remembered and from what the hypervisor says. Pure.
+
+The switch has kept what it held, so the paths that stood are asked for again first: nothing changes there, and the
+adapter learns whose they are. What was under way is taken up where it can be, else begun again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mobiscud.controller.inputs import UeArrived, UeWentIdle
+from mobiscud.controller.machine import Result, unsettle
+from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, set_path
+from mobiscud.core.commands import Announce, AskDetour, Command, ResumeMove, SetPath, StartPvm, Wait
+from mobiscud.core.events import OffloadMoved, PvmStopped
+
+
+def standing_path(r: UeRecord) -> SetPath | None:
+    """The path that the switch held for this record; None: none."""
+    match r.phase:
+        case Phase.SERVING | Phase.PREPARED | Phase.DETOURED:
+            return set_path(r, None)
+        case Phase.PULLING if r.ue_at is not None:
+            flipped = r.halted_at is not None or r.landed_at is not None
+            return set_path(r, None, ue_at=r.ue_at, pvm_at=r.here if flipped else None)
+        case Phase.LENDING | Phase.PUSHING if r.ue_at is not None:
+            return set_path(r, None, ue_at=r.ue_at if r.ready == r.ue_at else None)
+        case _:
+            return None
+
+
+def resume(r: UeRecord, *, runs_here: bool) -> Result:
+    """Go on from a remembered record. ``runs_here``: the hypervisor of this cloudlet has the PVM."""
+    path = standing_path(r)
+    again: tuple[Command, ...] = (path,) if path is not None else ()
+    match r.phase:
+        case Phase.STARTING:
+            return r, (StartPvm(r.pvm),)
+        case Phase.SERVING if not runs_here:
+            return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm),)
+        case Phase.LENDING | Phase.PARKED if not runs_here:
+            gone = replace(r, phase=Phase.AWAY, pvm_at=None, ready=None, tunnels=NO_TUNNELS)
+            return gone, (Announce(PvmStopped, from_cloudlet=r.here, reason="lost"),)
+        case Phase.PUSHING:
+            return r, (*again, ResumeMove(r.pvm))
+        case Phase.PULLING if not runs_here:
+            return unsettle(r, OffloadMoved, again=True)
+        case Phase.PREPARED | Phase.DETOURED if r.pvm_at is not None:
+            follow = (Wait(r.token, again=True),) if r.follow and r.phase is Phase.DETOURED else ()
+            return r, (*again, AskDetour(r.pvm_at), *follow)
+        case _:
+            return r, again
+
+
+def already_known(r: UeRecord, place: UeArrived | UeWentIdle) -> bool:
+    """Whether a retained state tells this record nothing new."""
+    if isinstance(place, UeWentIdle):
+        return r.ue_at is None
+    if not r.registered or r.ue_at != place.cloudlet:
+        return False
+    return place.cloudlet != r.here or r.tunnels == place.tunnels or r.phase is Phase.STARTING
