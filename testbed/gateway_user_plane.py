@@ -45,6 +45,8 @@ class SgwUserPlane:
         self._s5u.on_packet = self._downlink
         self._by_s1u: dict[int, Session] = {}
         self._by_s5u: dict[int, Session] = {}
+        self._forwarding: dict[int, FTeid] = {}
+        self._s1u.on_end_marker = self._forward_end
 
     def add(self, session: Session) -> None:
         """Open a session; downlink waits until an eNodeB is known."""
@@ -68,10 +70,28 @@ class SgwUserPlane:
         """Keep downlink back, as the UE goes idle."""
         session.enb = None
 
+    def forward(self, teid: int, enb: FTeid) -> None:
+        """Open an indirect tunnel: what comes by ``teid`` from the source of a handover goes on to its target."""
+        self._forwarding[teid] = enb
+
+    def stop_forwarding(self, teid: int) -> None:
+        """Close an indirect tunnel; harmless when there is none."""
+        self._forwarding.pop(teid, None)
+
+    def _forward_end(self, teid: int) -> None:
+        enb = self._forwarding.get(teid)
+        if enb is not None:
+            self._s1u.send(end_marker(enb.teid), (enb.address, GTPU_PORT))
+
     def _uplink(self, teid: int, packet: bytes, offset: int) -> None:
         session = self._by_s1u.get(teid)
         if session is None:
-            self.counters.dropped += 1
+            enb = self._forwarding.get(teid)
+            if enb is None:
+                self.counters.dropped += 1
+            else:
+                self.counters.forwarded += 1
+                self._send_downlink(enb, packet[offset:])
             return
         self.counters.uplink += 1
         user = packet[offset:]

@@ -17,7 +17,7 @@ from mobiscud.core.ids import Ecgi, FTeid, Imsi, Tai, Teid
 from testbed import gtpv2_build as gtp
 from testbed import nas_build as nas
 from testbed import s1ap_build as s1ap
-from testbed.gtpv2_build import Ie, IeType, Interface, MessageType
+from testbed.gtpv2_build import Gtpv2Message, Ie, IeType, Interface, MessageType
 from testbed.mailbox import Mailbox, ProcedureError
 from testbed.s1ap_build import S1apMessage
 from testbed.sctp_association import STREAMS
@@ -140,6 +140,8 @@ class MmeUe:
         self._tai: Tai | None = None
         self._ecgi: Ecgi | None = None
         self._nas_count = 0
+        self._forwarding_from: Leg | None = None
+        """The source for which the S-GW has an indirect tunnel."""
 
     async def run(self) -> None:
         """Serve the UE for ever, one procedure after the other."""
@@ -173,6 +175,7 @@ class MmeUe:
                 await self._go_idle(leg, message.ies["Cause"])
             case "UEContextReleaseComplete":
                 self._mme.drop(leg)
+                await self._stop_forwarding(leg)
             case "HandoverRequired":
                 await self._s1_handover(leg, message)
             case "PathSwitchRequest":
@@ -296,10 +299,11 @@ class MmeUe:
         target.enb_ue_id = answer.ies["eNB_UE_S1AP_ID"]
         (admitted,) = answer.ies["E_RABAdmittedList"]
         enb = s1ap.tunnel_of(admitted)
+        forward_to = await self._forwarding(source, s1ap.forwarding_of(admitted), required)
         source.send(
             "HandoverCommand",
             HandoverType=required.ies["HandoverType"],
-            **_forwarding_list(s1ap.forwarding_of(admitted), required),
+            **_forwarding_list(forward_to),
             Target_ToSource_TransparentContainer=answer.ies["Target_ToSource_TransparentContainer"],
         )
         try:
@@ -328,10 +332,29 @@ class MmeUe:
                     target.release(("radioNetwork", "handover-cancelled"))
                     await self._expect(target, "UEContextReleaseComplete")
                     self._mme.drop(target)
+                    await self._stop_forwarding(source)
                     source.send("HandoverCancelAcknowledge")
                     return None
                 case _:
                     return arrival.message
+
+    async def _forwarding(self, source: Leg, target: FTeid | None, required: S1apMessage) -> FTeid | None:
+        """Where the source is to forward downlink: the target's end point, or one of the S-GW's on the way there."""
+        if target is None or "Direct_Forwarding_Path_Availability" in required.ies:
+            return target
+        f_teid = gtp.f_teid(Interface.ENB_DOWNLINK_FORWARDING, target)
+        response = await self._ask_sgw(
+            MessageType.CREATE_INDIRECT_DATA_FORWARDING_TUNNEL_REQUEST,
+            gtp.bearer_context(gtp.ebi(E_RAB_ID), f_teid),
+        )
+        bearer = gtp.decode_ies(response.find(IeType.BEARER_CONTEXT))
+        self._forwarding_from = source
+        return gtp.f_teid_of(gtp.find(bearer, IeType.F_TEID))
+
+    async def _stop_forwarding(self, source: Leg) -> None:
+        if source is self._forwarding_from and self._session is not None:
+            self._forwarding_from = None
+            await self._ask_sgw(MessageType.DELETE_INDIRECT_DATA_FORWARDING_TUNNEL_REQUEST)
 
     def _release_source(self, source: Leg) -> None:
         if self._mme.legs.get(source.mme_ue_id) is source:
@@ -381,8 +404,8 @@ class MmeUe:
         await self._ask_sgw(MessageType.DELETE_SESSION_REQUEST, gtp.ebi(E_RAB_ID), self._location())
         self._session = None
 
-    async def _ask_sgw(self, kind: MessageType, *ies: Ie) -> None:
-        await self._mme.s11.request(kind, self._connected_session().sgw_s11.teid, *ies)
+    async def _ask_sgw(self, kind: MessageType, *ies: Ie) -> Gtpv2Message:
+        return await self._mme.s11.request(kind, self._connected_session().sgw_s11.teid, *ies)
 
     def _connected_session(self) -> _PdnSession:
         if self._session is None:
@@ -428,8 +451,8 @@ def _next_hop() -> dict[str, Any]:
     return {"nextHopChainingCount": 2, "nextHopParameter": (secrets.randbits(256), 256)}
 
 
-def _forwarding_list(target: FTeid | None, required: S1apMessage) -> dict[str, Any]:
-    """Tell the source where to forward downlink, if it has a way there."""
-    if target is None or "Direct_Forwarding_Path_Availability" not in required.ies:
+def _forwarding_list(to: FTeid | None) -> dict[str, Any]:
+    """Tell the source where to forward downlink."""
+    if to is None:
         return {}
-    return {"E_RABSubjecttoDataForwardingList": [{"e-RAB-ID": E_RAB_ID, **s1ap.forwarding_value(target)}]}
+    return {"E_RABSubjecttoDataForwardingList": [{"e-RAB-ID": E_RAB_ID, **s1ap.forwarding_value(to)}]}

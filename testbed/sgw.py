@@ -49,6 +49,8 @@ class _SgwContext:
     ue_address: ipaddress.IPv4Address
     pgw_teid: int
     user_plane: Session
+    forwarding_teid: int | None = None
+    """Of the indirect tunnel during a handover."""
 
 
 class Gateways:
@@ -102,6 +104,11 @@ class Gateways:
             case MessageType.RELEASE_ACCESS_BEARERS_REQUEST:
                 self._sgw_user.release(context.user_plane)
                 ies = (cause(),)
+            case MessageType.CREATE_INDIRECT_DATA_FORWARDING_TUNNEL_REQUEST:
+                ies = self._forward(context, request)
+            case MessageType.DELETE_INDIRECT_DATA_FORWARDING_TUNNEL_REQUEST:
+                self._stop_forwarding(context)
+                ies = (cause(),)
             case MessageType.DELETE_SESSION_REQUEST:
                 self._delete(context)
                 ies = (cause(),)
@@ -152,7 +159,22 @@ class Gateways:
         self._sgw_user.point_to(context.user_plane, enb)
         return (cause(), bearer_context(ebi(5), f_teid(Interface.S1U_ENB, enb), cause()))
 
+    def _forward(self, context: _SgwContext, request: Gtpv2Message) -> tuple[Ie, ...]:
+        """Open an indirect tunnel towards the target's F-TEID (TS 29.274 7.2.18, 7.2.19)."""
+        self._stop_forwarding(context)
+        bearer = decode_ies(request.find(IeType.BEARER_CONTEXT))
+        context.forwarding_teid = _new_teid()
+        self._sgw_user.forward(context.forwarding_teid, f_teid_of(find(bearer, IeType.F_TEID)))
+        end = FTeid(str(self._sgw.s1u_address), Teid(context.forwarding_teid))
+        return (cause(), bearer_context(ebi(5), cause(), f_teid(Interface.SGW_DOWNLINK_FORWARDING, end)))
+
+    def _stop_forwarding(self, context: _SgwContext) -> None:
+        if context.forwarding_teid is not None:
+            self._sgw_user.stop_forwarding(context.forwarding_teid)
+            context.forwarding_teid = None
+
     def _delete(self, context: _SgwContext) -> None:
+        self._stop_forwarding(context)
         del self._contexts[context.own_teid]
         self._sgw_user.remove(context.user_plane)
         self._pgw_user.remove(context.ue_address.packed, context.pgw_teid)

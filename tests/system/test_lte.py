@@ -100,8 +100,8 @@ class Lte:
             stderr=asyncio.subprocess.PIPE,
         )
 
-    async def start(self, role: str) -> None:
-        process = self.processes[role] = await self.spawn(role, self.configuration(role))
+    async def start(self, role: str, **changes: Any) -> None:
+        process = self.processes[role] = await self.spawn(role, self.configuration(role) | changes)
         assert process.stdout is not None
         said = await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)
         assert said == b"READY\n", await process.communicate()
@@ -354,18 +354,27 @@ async def test_ues_at_different_cells(lte: Lte) -> None:
         assert counted["2"]["uplink"] >= 4
 
 
-async def test_handover_under_traffic_interrupts_for_moments_only(lte: Lte) -> None:
-    async with RanClient(lte.control_socket) as ran:
+@pytest.mark.parametrize("forwarding", ["direct", "indirect"])
+async def test_handover_under_traffic_loses_nothing(idle_lte: Lte, forwarding: str) -> None:
+    lte = idle_lte
+    await lte.start("epc")
+    await lte.start("ran", forwarding=forwarding)
+    async with lte.capture("s11", "core", "lo") as s11, RanClient(lte.control_socket) as ran:
         await ran.attach("ue1", 1)
         pinging = asyncio.create_task(
-            netns.run_in(lte.namespace("ue"), *("ping", "-c", "300", "-i", "0.01", "-W", "2", "-q", INTERNET_SERVER))
+            netns.run_in(lte.namespace("ue"), *("ping", "-c", "1000", "-i", "0.002", "-W", "2", "-q", INTERNET_SERVER))
         )
-        for serving, target in ((1, 2), (2, 3), (3, 1)):
+        for serving, target, kind in ((1, 2, "s1"), (2, 3, "x2"), (3, 1, "s1")):
             await uplink_grows(ran, serving, by=20)
-            await ran.handover("ue1", target)
+            await ran.handover("ue1", target, kind=kind)
         received = re.search(r"(\d+) received", await pinging)
+        forwarded = {number: enb["forwarded"] for number, enb in (await ran.status())["enbs"].items()}
     assert received is not None
-    assert int(received[1]) > 250
+    assert int(received[1]) == 1000
+    assert all(forwarded.values()), forwarded
+    create_tunnel = "gtpv2.message_type == 166"
+    assert len(await tshark(s11, "-Y", create_tunnel)) == (2 if forwarding == "indirect" else 0)
+    assert await tshark(s11, "-Y", "_ws.malformed || _ws.expert.severity >= 0x600000") == []
 
 
 async def test_bulk_of_tcp_fits_the_tunnel(lte: Lte) -> None:

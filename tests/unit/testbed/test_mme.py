@@ -23,6 +23,9 @@ from testbed.sctp_association import CloseReason
 PLMN = Plmn("999", "70")
 IMSI = "999700000000001"
 SGW_S1U = FTeid("10.0.0.2", Teid(0xA5C4))
+SGW_FORWARDING = FTeid("10.0.0.2", Teid(0xF00D))
+FORWARDING = FTeid("10.0.0.12", Teid(0xFADE))
+"""Where eNodeB 2 takes forwarded packets."""
 CONFIG = EpcConfig.model_validate(
     {
         "namespace": "core",
@@ -92,6 +95,11 @@ class FakeS11:
         if kind is MessageType.MODIFY_BEARER_REQUEST:
             bearer = gtp.decode_ies(gtp.find(ies, gtp.IeType.BEARER_CONTEXT))
             self.enb = gtp.f_teid_of(gtp.find(bearer, gtp.IeType.F_TEID))
+        elif kind is MessageType.CREATE_INDIRECT_DATA_FORWARDING_TUNNEL_REQUEST:
+            bearer = gtp.decode_ies(gtp.find(ies, gtp.IeType.BEARER_CONTEXT))
+            self.forwarding = gtp.f_teid_of(gtp.find(bearer, gtp.IeType.F_TEID))
+            end = gtp.f_teid(Interface.SGW_DOWNLINK_FORWARDING, SGW_FORWARDING)
+            answer = (gtp.bearer_context(gtp.ebi(5), gtp.cause(), end),)
         return Gtpv2Message(kind, 1, 1, answer)
 
 
@@ -183,19 +191,25 @@ class Network:
     async def prepare_handover(self, mme_ue_id: int) -> int:
         """From Handover Required at eNodeB 1 to Handover Command; gives the target's MME UE S1AP ID."""
         self.require_handover(mme_ue_id, target=2)
+        target_id = await self.admit_handover(None)
+        await self.sends("1:HandoverCommand")
+        return target_id
+
+    async def admit_handover(self, forwarding: FTeid | None) -> int:
+        """Handover Request at eNodeB 2 and its acknowledge, with an end for forwarded packets or without."""
         await self.sends("2:HandoverRequest")
+        tunnels = s1ap.tunnel_value(self.enb2.tunnel) | s1ap.forwarding_value(forwarding)
         target_id: int = self.enb2.last("HandoverRequest").ies["MME_UE_S1AP_ID"]
         self.enb2.says(
             "HandoverRequestAcknowledge",
             MME_UE_S1AP_ID=target_id,
             eNB_UE_S1AP_ID=9,
-            E_RABAdmittedList=[{"e-RAB-ID": 5, **s1ap.tunnel_value(self.enb2.tunnel)}],
+            E_RABAdmittedList=[{"e-RAB-ID": 5, **tunnels}],
             Target_ToSource_TransparentContainer=b"back",
         )
-        await self.sends("1:HandoverCommand")
         return target_id
 
-    def require_handover(self, mme_ue_id: int, target: int) -> None:
+    def require_handover(self, mme_ue_id: int, target: int, **ies: Any) -> None:
         target_id = {
             "global-ENB-ID": s1ap.macro_enb_value(PLMN, target),
             "selected-TAI": s1ap.tai_value(Tai(PLMN, Tac(1))),
@@ -208,6 +222,7 @@ class Network:
             Cause=("radioNetwork", "time-critical-handover"),
             TargetID=("targeteNB-ID", target_id),
             Source_ToTarget_TransparentContainer=b"forth",
+            **ies,
         )
 
     async def go_idle(self, mme_ue_id: int) -> None:
@@ -296,6 +311,46 @@ async def test_s1_handover(network: Network) -> None:
     release = network.enb1.last("UEContextReleaseCommand").ies
     assert release["Cause"] == ("radioNetwork", "successful-handover")
     assert release["UE_S1AP_IDs"] == ("uE-S1AP-ID-pair", {"mME-UE-S1AP-ID": source_id, "eNB-UE-S1AP-ID": 1})
+
+
+def forwarding_in(command: S1apMessage) -> FTeid | None:
+    (item,) = command.ies["E_RABSubjecttoDataForwardingList"]
+    assert item["e-RAB-ID"] == 5
+    return s1ap.forwarding_of(item)
+
+
+async def test_source_with_a_way_to_the_target_forwards_directly(network: Network) -> None:
+    source_id = await network.attach()
+    network.require_handover(source_id, 2, Direct_Forwarding_Path_Availability="directPathAvailable")
+    await network.admit_handover(FORWARDING)
+    await network.sends("1:HandoverCommand")
+    assert forwarding_in(network.enb1.last("HandoverCommand")) == FORWARDING
+
+
+async def test_source_without_one_forwards_over_the_sgw(network: Network) -> None:
+    source_id = await network.attach()
+    network.require_handover(source_id, 2)
+    target_id = await network.admit_handover(FORWARDING)
+    await network.sends("CREATE_INDIRECT_DATA_FORWARDING_TUNNEL_REQUEST", "1:HandoverCommand")
+    assert network.s11.forwarding == FORWARDING
+    assert forwarding_in(network.enb1.last("HandoverCommand")) == SGW_FORWARDING
+
+    network.enb2.says("HandoverNotify", MME_UE_S1AP_ID=target_id, eNB_UE_S1AP_ID=9, **network.enb2.place)
+    await network.sends("MODIFY_BEARER_REQUEST", "1:UEContextReleaseCommand")
+    network.enb1.says("UEContextReleaseComplete", MME_UE_S1AP_ID=source_id, eNB_UE_S1AP_ID=1)
+    await network.sends("DELETE_INDIRECT_DATA_FORWARDING_TUNNEL_REQUEST")
+
+
+async def test_cancelled_handover_closes_the_indirect_tunnel(network: Network) -> None:
+    source_id = await network.attach()
+    network.require_handover(source_id, 2)
+    target_id = await network.admit_handover(FORWARDING)
+    await network.sends("CREATE_INDIRECT_DATA_FORWARDING_TUNNEL_REQUEST", "1:HandoverCommand")
+    ids = {"MME_UE_S1AP_ID": source_id, "eNB_UE_S1AP_ID": 1}
+    network.enb1.says("HandoverCancel", Cause=("radioNetwork", "tS1relocprep-expiry"), **ids)
+    await network.sends("2:UEContextReleaseCommand")
+    network.enb2.says("UEContextReleaseComplete", MME_UE_S1AP_ID=target_id, eNB_UE_S1AP_ID=9)
+    await network.sends("DELETE_INDIRECT_DATA_FORWARDING_TUNNEL_REQUEST", "1:HandoverCancelAcknowledge")
 
 
 async def test_cancelled_handover_releases_the_target_first(network: Network) -> None:

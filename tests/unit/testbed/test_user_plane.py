@@ -322,6 +322,22 @@ async def test_sgw_marks_the_end_of_the_old_path(sgw: SgwHop) -> None:
     assert sgw.s1u.sent == [(end_marker(0xB), ("10.0.0.11", GTPU_PORT))]
 
 
+async def test_sgw_forwards_indirectly_with_the_end_marker(sgw: SgwHop) -> None:
+    sgw.plane.forward(0xF, FTeid("10.0.0.12", Teid(0xE)))
+    sgw.s1u.arrives(gpdu(0xF, DOWNLINK))
+    sgw.s1u.arrives(end_marker(0xF))
+    sgw.s1u.arrives(end_marker(0xA))
+    await turn()
+    to = ("10.0.0.12", GTPU_PORT)
+    assert (sgw.s1u.sent, sgw.s5u.sent) == ([(gpdu(0xE, DOWNLINK), to), (end_marker(0xE), to)], [])
+    assert sgw.plane.counters.forwarded == 1
+
+    sgw.plane.stop_forwarding(0xF)
+    sgw.s1u.arrives(gpdu(0xF, DOWNLINK))
+    await turn()
+    assert sgw.plane.counters.dropped == 1
+
+
 async def test_sgw_keeps_data_for_an_idle_ue_and_tells_once(sgw: SgwHop) -> None:
     told: list[Session] = []
     sgw.plane.on_data_for_idle = told.append

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Set
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from testbed.bench.handover import crossings, figures, reordered
 from testbed.results import Handover, Ping, quantiles
 
 MS = 1_000_000
+NONE: Mapping[int, int] = {}
 
 
 def a_handover(completed_ms: float, **times: float | None) -> Handover:
@@ -21,7 +23,7 @@ def a_handover(completed_ms: float, **times: float | None) -> Handover:
     return Handover(source="eNB1", target="eNB2", begun=completed - 20 * MS, completed=completed, **known)
 
 
-def a_stream(length: int, *, lost: set[int] = frozenset(), late: dict[int, int] = {}) -> list[Ping]:  # noqa: B006
+def a_stream(length: int, *, lost: Set[int] = frozenset(), late: Mapping[int, int] = NONE) -> list[Ping]:
     """One packet a millisecond, each back in 8 ms; ``late``: by how many milliseconds more."""
     return [
         Ping(seq, seq * MS, None if seq in lost else (seq + 8 + late.get(seq, 0)) * MS + seq) for seq in range(length)
