@@ -13,9 +13,11 @@ from typing import Any, Final, Self, assert_never
 import structlog
 
 from migration.errors import HypervisorLostError, MigrationError
+from migration.fencing import end_by_force
 from migration.hypervisor import CopyStatistics, Hypervisor, MigrationOrder
 from migration.libvirt_host import LibvirtHypervisor
 from migration.lifecycle import Notice, PvmResumed, PvmState, PvmSuspended, advance, difference
+from migration.threads import in_thread
 from migration.verdict import (
     HypervisorFacts,
     MigrationMode,
@@ -38,9 +40,15 @@ log = structlog.get_logger(__name__)
 SAMPLE_S: Final = 0.1
 """How often a migration's progress is asked for; asking takes the monitor of QEMU for about a millisecond."""
 
+INSIST_S: Final = 0.02
+"""How often an abort that came too early is tried again: the user waits for the guest elsewhere."""
+
 SHORTEST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 """Between attempts to connect again."""
+
+FENCE_LIMIT_S: Final = 3.0
+"""How long the hypervisor may take to end a guest before that is done without it."""
 
 
 @dataclass(slots=True)
@@ -192,6 +200,30 @@ class PersonalVmHost:
                 return  # it stands still already, or is absent
             await self._hypervisor.destroy(pvm_id)
 
+    async def state(self, pvm_id: PvmId) -> PvmState:
+        """Ask the hypervisor for one PVM: this cloudlet's statement when its whereabouts are in doubt.
+
+        :raises AdapterError: it does not answer
+        """
+        return await self._hypervisor.state(pvm_id)
+
+    async def fence(self, pvm_id: PvmId) -> None:
+        """See to it that the PVM does not run here, whatever was configured for a stop, and be sure of it.
+
+        Where the hypervisor does not answer, the guest's process is ended without it.
+
+        :raises AdapterError: it may still run
+        """
+        try:
+            async with asyncio.timeout(FENCE_LIMIT_S):
+                await self._hypervisor.destroy(pvm_id)
+                return
+        except (AdapterError, TimeoutError) as error:
+            reason = str(error) or "the hypervisor does not answer"
+            log.warning("fencing by force", pvm=pvm_id, cloudlet=self._config.cloudlet, reason=reason)
+        ended = await in_thread(f"fence {pvm_id}", lambda: end_by_force(pvm_id))
+        log.warning("fenced", pvm=pvm_id, cloudlet=self._config.cloudlet, processes=ended)
+
     async def running(self) -> tuple[PvmId, ...]:
         """Ask the hypervisor which PVMs execute here.
 
@@ -255,7 +287,9 @@ class PersonalVmHost:
             awaited: set[asyncio.Future[Any]] = {copying}
             if not job.first_round.done():
                 awaited.add(job.first_round)
-            await asyncio.wait(awaited, timeout=SAMPLE_S, return_when=asyncio.FIRST_COMPLETED)
+            insisting = job.called_off and job.abort_accepted_at is None
+            timeout_s = INSIST_S if insisting else SAMPLE_S
+            await asyncio.wait(awaited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if job.may_switch and not copying.done():
                 await self._switch(pvm_id, job)
                 continue

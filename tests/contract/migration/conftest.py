@@ -176,6 +176,15 @@ def open_site(request: pytest.FixtureRequest, tmp_path: Path) -> OpenSite:
     return lambda cloudlets, **settings: open_libvirt_site(tmp_path, cloudlets, **settings)
 
 
+@pytest.fixture
+def open_real_site(tmp_path: Path) -> OpenSite:
+    """How to open a site of real parts alone, whose ``hosts`` can be broken."""
+    reason = missing_parts()
+    if reason is not None:
+        pytest.skip(reason)
+    return lambda cloudlets, **settings: open_libvirt_site(tmp_path, cloudlets, **settings)
+
+
 Eventually = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from migration.errors import MigrationError
+from migration.errors import HypervisorLostError, MigrationError
 from migration.lifecycle import Notice, PvmResumed, PvmState, PvmStopped, PvmSuspended, StopReason
 from migration.service import PersonalVmHost
 from migration.verdict import MigrationMode, Whereabouts
@@ -106,6 +107,29 @@ async def test_what_was_there_before_is_known() -> None:
         assert await vms.running() == (PVM.id,)
         await vms.stop(PVM.id)
     assert [type(notice) for notice in notices] == [PvmStopped]
+
+
+async def test_a_guest_is_fenced_with_its_hypervisor_or_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    hypervisor = FakeSite().add("c1")
+    forced: list[PvmId] = []
+    monkeypatch.setattr("migration.service.end_by_force", forced.append)
+    monkeypatch.setattr("migration.service.FENCE_LIMIT_S", 0.05)
+
+    async def refuse(_: PvmId) -> None:
+        raise HypervisorLostError("it is gone")
+
+    async def hang(_: PvmId) -> None:
+        await asyncio.Event().wait()
+
+    async with host(hypervisor, [], on_stop="pause") as vms:
+        await vms.start(PVM)
+        await vms.fence(PVM.id)
+        assert await vms.state(PVM.id) is PvmState.ABSENT
+        assert forced == []
+        for destroy in (refuse, hang):
+            monkeypatch.setattr(hypervisor, "destroy", destroy)
+            await vms.fence(PVM.id)
+        assert forced == [PVM.id] * 2
 
 
 async def test_it_is_used_only_inside_async_with() -> None:
