@@ -77,11 +77,11 @@ class Mosquitto:
     ) -> None:
         await self.stop()
 
-    async def stop(self) -> None:
-        """End it; harmless when it does not run."""
+    async def stop(self, *, kill: bool = False) -> None:
+        """End it, in good order or not; harmless when it does not run."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
-            process.terminate()
+            process.kill() if kill else process.terminate()
             await process.wait()
 
     async def _listens(self) -> bool:

@@ -1,4 +1,4 @@
-"""``mobiscud events``: what is on the bus, as it comes."""
+"""``mobiscud events``: what is on the bus, as it comes, each event once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mobiscud.app.replay import describe
 from mobiscud.bus import topics
 from mobiscud.bus.cloudevents import TYPE_PREFIX, decode
 from mobiscud.bus.mqtt import Broker, MqttBus
+from mobiscud.bus.repeats import Repeats
 from mobiscud.core.config import Config
 from mobiscud.core.errors import ConfigError, DecodeError
 
@@ -27,6 +28,7 @@ def run(config: Config, *, url: str | None, types: Collection[str], ues: Collect
 
 
 async def _tail(broker: Broker, types: Collection[str], ues: Collection[str], form: str) -> None:
+    repeats = Repeats()
     wanted = {name.removeprefix(TYPE_PREFIX) for name in types}
 
     def show(topic: str, payload: bytes) -> None:
@@ -38,6 +40,8 @@ async def _tail(broker: Broker, types: Collection[str], ues: Collection[str], fo
             return  # somebody else's message
         kind = str(envelope["type"]).removeprefix(TYPE_PREFIX)
         if (wanted and kind not in wanted) or (ues and envelope.get("subject") not in ues):
+            return
+        if not repeats.is_new(envelope["id"]):
             return
         print(payload.decode() if form == "jsonl" else describe(envelope), flush=True)
 

@@ -240,11 +240,12 @@ class MqttBus:
     async def _supervise(self, client: aiomqtt.Client | None) -> None:
         """Use the connection while it lasts, then make another."""
         attempt = 0
+        again = False
         while True:
             if client is not None:
                 attempt = 0
                 try:
-                    await self._serve(client)
+                    await self._serve(client, again)
                 except aiomqtt.MqttError as error:
                     log.warning("connection to the broker lost", broker=self._broker.shown, error=str(error))
                 finally:
@@ -257,8 +258,7 @@ class MqttBus:
                 client = await self._connect()
             except AdapterError:
                 client = None
-            else:
-                log.info("connected to the broker again", broker=self._broker.shown)
+            again = True
 
     async def _unsubscribe(self) -> None:
         """We go for good: the broker need not keep anything for us."""
@@ -268,12 +268,14 @@ class MqttBus:
             except aiomqtt.MqttError:
                 log.debug("the broker is gone before us")
 
-    async def _serve(self, client: aiomqtt.Client) -> None:
+    async def _serve(self, client: aiomqtt.Client, again: bool) -> None:
         self._client = client
         for topic_filter in tuple(self._subscriptions):
             await client.subscribe(topic_filter, qos=QOS)
         for callback in self._on_connect:
             callback()
+        if again:
+            log.info("connected to the broker again", broker=self._broker.shown)
         drainer = asyncio.create_task(self._drain(client), name="mqtt-spool")
         try:
             async for message in client.messages:

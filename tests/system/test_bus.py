@@ -123,6 +123,34 @@ async def test_nothing_is_lost_while_the_broker_is_away(tmp_path: Path) -> None:
     assert seen == [b"%d" % number for number in range(200)]
 
 
+async def test_a_subscriber_whose_line_was_cut_misses_nothing(tmp_path: Path) -> None:
+    async with Mosquitto(tmp_path) as mosquitto:
+        seen: list[bytes] = []
+        done = asyncio.Event()
+
+        def take(topic: str, payload: bytes) -> None:
+            seen.append(payload)
+            if payload == b"last":
+                done.set()
+
+        async with bus_at(mosquitto.url) as listener, bus_at(mosquitto.url) as speaker:
+            await listener.subscribe("t", take)
+            cut(listener)
+            for number in range(100):
+                speaker.publish("t", b"%d" % number)
+            assert await speaker.flush(LIMIT_S)
+            speaker.publish("t", b"last")
+            await asyncio.wait_for(done.wait(), LIMIT_S)
+    assert seen == [b"%d" % number for number in range(100)] + [b"last"]
+
+
+def cut(bus: MqttBus) -> None:
+    """The line is cut, nobody says goodbye."""
+    assert bus._client is not None
+    raw: Any = bus._client._client.socket()
+    raw.shutdown(socket.SHUT_RDWR)
+
+
 async def test_the_broker_speaks_the_last_will(tmp_path: Path) -> None:
     async with Mosquitto(tmp_path) as mosquitto:
         gone = asyncio.Event()
@@ -131,9 +159,7 @@ async def test_the_broker_speaks_the_last_will(tmp_path: Path) -> None:
             await listener.subscribe(will.topic, lambda topic, payload: gone.set())
             dying = bus_at(mosquitto.url, will)
             await dying.__aenter__()
-            assert dying._client is not None
-            raw: Any = dying._client._client.socket()
-            raw.shutdown(socket.SHUT_RDWR)  # the line is cut, nobody says goodbye
+            cut(dying)
             await asyncio.wait_for(gone.wait(), LIMIT_S)
             await dying.__aexit__(None, None, None)
 
