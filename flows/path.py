@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, IPv6Network
 
 from flows.pipeline import DOWNLINK, LINK, NORMAL, SOURCE, UPLINK, Layout, flow_name, link_mac
 from flows.rules import (
@@ -43,15 +43,14 @@ def path_rules(ue: UeKey, path: PathSpec | None, layout: Layout) -> frozenset[Ru
 
 def _family_rules(cookie: Cookie, ue_ip: str, pvm_ip: str, path: PathSpec, layout: Layout) -> list[Rule]:
     """The rules for one version of IP."""
-    pvm = ip_address(pvm_ip)
-    if pvm.version != ip_address(ue_ip).version:
+    if (":" in ue_ip) != (":" in pvm_ip):
         raise AdapterError(f"the UE has {ue_ip} and its personal VM {pvm_ip}: one is IPv4, the other IPv6")
-    address = str(pvm)
-    # A UE has a whole /64 of IPv6, and makes up the rest of its address as it likes (TS 23.401 5.3.1.2.2).
-    network = ip_network(ue_ip) if pvm.version == 4 else ip_network((ue_ip, 64), strict=False)
-    ue = str(network.network_address)
-    to_match = ue if pvm.version == 4 else str(network)
-    ether_type = EtherType.IPV4 if pvm.version == 4 else EtherType.IPV6
+    ether_type, ue, to_match, address = EtherType.IPV4, ue_ip, ue_ip, pvm_ip
+    if ":" in ue_ip:
+        # A UE has a whole /64 of IPv6, and makes up the rest of its address as it likes (TS 23.401 5.3.1.2.2).
+        network = IPv6Network((ue_ip, 64), strict=False)
+        ether_type, ue, to_match = EtherType.IPV6, str(network.network_address), str(network)
+        address = str(IPv6Address(pvm_ip))
 
     def flow(table: TableId, match: Match, *actions: Action) -> FlowRule:
         return FlowRule(cookie, flow_name(table, match), table, NORMAL, match, actions)

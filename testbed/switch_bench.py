@@ -66,7 +66,7 @@ class SwitchBench:
 
     def __init__(self, prefix: str, run_dir: Path) -> None:
         self.namespace = self._cloudlet = f"{prefix}-sw"
-        self._outside = f"{prefix}-far"
+        self.outside = self._outside = f"{prefix}-far"
         self.ovs = OpenVSwitch(run_dir, self._cloudlet)
         self.offload = OffloadConfig()
         self.config = SwitchConfig(
@@ -111,6 +111,10 @@ class SwitchBench:
             while at is not None and at not in dict(emerged):
                 emerged.append(await self._seen.get())
         return emerged
+
+    def deafen(self) -> None:
+        """Catch nothing any more, for who wants to catch it with sockets of his own."""
+        self._close()
 
     def send(self, port: str, frame: bytes) -> None:
         """Send a frame into a port and look at nothing."""
@@ -158,6 +162,7 @@ class SwitchBench:
         for far in self._far.values():
             asyncio.get_running_loop().remove_reader(far)
             far.close()
+        self._far.clear()
 
     def _take(self, port: str, far: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import ip_address
+from ipaddress import IPv6Address
 from typing import Any
 
 from flows.rules import DecapRule, EncapRule, MapRule
@@ -54,12 +54,11 @@ class Counter:
 
 def _address(text: str) -> bytes:
     """``struct address``: IPv4 is mapped into IPv6."""
-    address = ip_address(text)
-    return address.packed if address.version == 6 else MAPPED + address.packed
+    return IPv6Address(text).packed if ":" in text else MAPPED + bytes(map(int, text.split(".")))
 
 
 def _text(address: bytes) -> str:
-    return str(ip_address(address[12:] if address.startswith(MAPPED) else address))
+    return ".".join(map(str, address[12:])) if address.startswith(MAPPED) else str(IPv6Address(address))
 
 
 def _mac(text: str) -> bytes:

@@ -189,6 +189,8 @@ def bench() -> None:
     From the wire to an MQTT subscriber:          mobiscud bench latency
     What a handover costs a stream (as root):     mobiscud bench handover
     What a migration costs a stream (as root):    mobiscud bench migrate
+    Rules, and a restart under traffic (as root): mobiscud bench flows
+    A packet's way through the tunnel (as root):  mobiscud bench datapath
     """
 
 
@@ -250,6 +252,32 @@ def bench_handover(
     from testbed.bench import handover
 
     show_bench(handover.run(each, out), as_json=as_json)
+
+
+@bench.command("flows", short_help="One rule, ten thousand rules, a restart with ten thousand UEs.")
+@measures
+def bench_flows(as_json: bool, config_file: Path | None, log_level: str, log_format: str) -> None:
+    """One rule with its barrier, ten thousand at once, and a controller killed and restarted under a stream.
+
+    On a real switch in namespaces of its own, as root. Takes about half a minute.
+    """
+    prepare(config_file, log_level, log_format)
+    from testbed.bench import flows
+
+    show_bench(flows.run(), as_json=as_json)
+
+
+@bench.command("datapath", short_help="What a packet costs out of the tunnel and into it.")
+@measures
+def bench_datapath(as_json: bool, config_file: Path | None, log_level: str, log_format: str) -> None:
+    """What a packet costs on its way out of the tunnel and into it, beside the kernel's bridge.
+
+    On a real switch in namespaces of its own, as root. Takes about half a minute.
+    """
+    prepare(config_file, log_level, log_format)
+    from testbed.bench import datapath
+
+    show_bench(datapath.run(), as_json=as_json)
 
 
 @bench.command("migrate", short_help="What a migration costs a stream to the personal VM.")
