@@ -22,9 +22,8 @@ def traces() -> set[str]:
     """What a testbed leaves on the machine while it is up."""
     found = {f"namespace {entry.name}" for entry in Path("/run/netns").glob("ms-*")}
     found |= {f"directory {entry}" for entry in Path("/run/mobiscud-testbed").glob("*")}
-    found |= {
-        f"mount {line.split()[1]}" for line in Path("/proc/mounts").read_text().splitlines() if "mobiscud" in line
-    }
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    found |= {f"mount {where}" for where in mounts if where.startswith("/run/mobiscud-testbed")}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if b"MOBISCUD_RUN=" in (process / "environ").read_bytes():
