@@ -1,18 +1,20 @@
 """One OpenFlow 1.3 connection over asyncio: the os-ken codec, our own channel.
 
-The channel connects to the switch, as ``ovs-ofctl`` does (``unix:/run/openvswitch/BRIDGE.mgmt``, or ``tcp:`` to a
-``ptcp:`` listener). So no controller need be set on the bridge, and Open vSwitch never flushes the flows because one
-was. What goes wrong is raised where it was asked for, naming the rule.
+The channel connects to the switch, as ``ovs-ofctl`` does: to ``unix:/run/openvswitch/BRIDGE.mgmt``, or with ``tcp:``
+to a ``ptcp:`` listener, with ``ssl:`` to a ``pssl:`` one. So no controller need be set on the bridge, and Open vSwitch
+never flushes the flows because one was. What goes wrong is raised where it was asked for, naming the rule.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from os_ken.ofproto import ofproto_common, ofproto_parser
@@ -90,6 +92,21 @@ class OpenFlowChannel:
             raise AdapterError("; ".join(batch.errors) or str(error)) from error
         finally:
             self._batches.remove(batch)
+
+    async def lead(self, generation: int) -> None:
+        """Become the only one who may change this switch (OpenFlow 1.3, 6.3.4).
+
+        Of two controllers the one with the later ``generation`` leads, at every connection anew. So one that was
+        replaced and does not know it yet can never take the switch back.
+
+        :raises AdapterError: a later one leads already
+        """
+        try:
+            await self._ask(parser.OFPRoleRequest(self._version, of.OFPCR_ROLE_MASTER, generation))
+        except AdapterError as error:
+            raise AdapterError(
+                f"{self._target} does not let us lead; has a later controller taken over? {error}"
+            ) from error
 
     async def our_flows(self) -> list[FoundFlow]:
         """All flows in the switch that carry our mark, whoever installed them."""
@@ -235,14 +252,38 @@ class OpenFlowChannel:
                 waiting.set_exception(AdapterError(f"the connection to {self._target} is lost: {why}"))
 
 
-@asynccontextmanager
-async def connect(target: str) -> AsyncIterator[OpenFlowChannel]:
-    """A channel to the switch at ``target`` (``unix:PATH`` or ``tcp:HOST:PORT``), closed at the end.
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files: who may be a switch (``ca``), and who we are."""
 
-    :raises SetupError: nobody listens there
+    ca: Path
+    certificate: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        """Both sides show a certificate of the CA. It names no host: Open vSwitch's own (ovs-pki) do not either.
+
+        :raises ConfigError: a file cannot be used
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = False
+        try:
+            context.load_verify_locations(self.ca)
+            context.load_cert_chain(self.certificate, self.key)
+        except OSError as error:  # an ssl.SSLError is one too
+            raise ConfigError(f"switches: tls: {error.strerror or error}; see {self}") from error
+        return context
+
+
+@asynccontextmanager
+async def connect(target: str, tls: TlsFiles | None = None) -> AsyncIterator[OpenFlowChannel]:
+    """A channel to the switch at ``target``, closed at the end: ``unix:PATH``, ``tcp:HOST:PORT`` or ``ssl:HOST:PORT``.
+
+    :raises SetupError: nobody listens there, or one side does not accept the other's certificate
     :raises AdapterError: who listens does not speak OpenFlow 1.3
     """
-    reader, writer = await _open(target)
+    reader, writer = await _open(target, tls)
     channel = OpenFlowChannel(target, reader, writer)
     # No TaskGroup: it would wrap what the body raises, and callers tell errors by their class.
     tasks = [
@@ -259,7 +300,7 @@ async def connect(target: str) -> AsyncIterator[OpenFlowChannel]:
         writer.close()
 
 
-async def _open(target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _open(target: str, tls: TlsFiles | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     kind, _, rest = target.partition(":")
     host, _, port = rest.rpartition(":")
     try:
@@ -267,9 +308,15 @@ async def _open(target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
             return await asyncio.open_unix_connection(rest)
         if kind == "tcp" and host and port.isdigit():
             return await asyncio.open_connection(host.strip("[]"), int(port))
+        if kind == "ssl" and host and port.isdigit() and tls is not None:
+            return await asyncio.open_connection(host.strip("[]"), int(port), ssl=tls.context())
+    except ssl.SSLError as error:
+        raise SetupError(f"{target} and we do not trust each other: {error.reason or error}") from error
     except OSError as error:
         raise SetupError(f"no switch answers at {target}: {error.strerror or error}; is ovs-vswitchd up?") from error
-    raise ConfigError(f"switches: openflow: {target!r} is neither unix:PATH nor tcp:HOST:PORT")
+    raise ConfigError(
+        f"switches: openflow: {target!r} is neither unix:PATH nor tcp:HOST:PORT, nor ssl:HOST:PORT with tls"
+    )
 
 
 def _in_bundle(bundle: int, xid: int, mod: bytes) -> bytes:

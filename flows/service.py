@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +15,7 @@ import structlog
 from flows.encode import AddFlow, DeleteFlow, DeleteFound, DeleteOurs, FoundFlow, understand
 from flows.gtp_datapath.datapath import GtpDatapath, WirePorts
 from flows.gtp_datapath.entries import Counter
-from flows.openflow import OpenFlowChannel, connect
+from flows.openflow import OpenFlowChannel, TlsFiles, connect
 from flows.path import path_rules
 from flows.pipeline import Layout, link_mac, static_rules
 from flows.plan import PathPlan, diff
@@ -69,15 +70,18 @@ class CloudletSwitch:
         self._occupied: dict[Slot, Rule] = {}
         self._lingering: dict[Slot, asyncio.TimerHandle] = {}
         self._changing = asyncio.Lock()
+        self._generation = time.time_ns()
         self._channel: OpenFlowChannel | None = None
         self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Make the wire first, then the bridge.
 
-        :raises SetupError: an interface, a program or a privilege is missing, or no switch answers
+        :raises SetupError: an interface, a program or a privilege is missing, no switch answers, or another process
+            controls this one
         :raises AdapterError: who answers speaks no OpenFlow 1.3, or the bridge lacks a port
         """
+        self._datapath.claim()
         try:
             await self._datapath.attach()
             for rule in self._datapath.rules():
@@ -168,7 +172,8 @@ class CloudletSwitch:
     async def _stay_connected(self, ready: asyncio.Future[None]) -> None:
         while True:
             try:
-                async with connect(self._config.openflow) as channel:
+                async with connect(self._config.openflow, self._tls()) as channel:
+                    await channel.lead(self._generation)
                     async with self._changing:
                         await self._bring_in_line(channel, adopt=not ready.done())
                         self._channel = channel
@@ -184,6 +189,10 @@ class CloudletSwitch:
             finally:
                 self._channel = None
             await asyncio.sleep(RETRY_S)
+
+    def _tls(self) -> TlsFiles | None:
+        files = self._config.tls
+        return None if files is None else TlsFiles(files.ca_file, files.certificate_file, files.key_file)
 
     async def _bring_in_line(self, channel: OpenFlowChannel, *, adopt: bool) -> None:
         """Give the switch what it lacks and take away what is not ours to keep, at one moment.

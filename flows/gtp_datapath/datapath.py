@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from flows.gtp_datapath import bpffs, entries, found
 from flows.gtp_datapath.build import build
@@ -46,7 +47,15 @@ class GtpDatapath:
         self._link_mac = link_mac
         self._maps: dict[str, BpfMap] = {}
         self._found: list[Interface] = []
+        self._claim: IO[str] | None = None
         self.found_wire = False
+
+    def claim(self) -> None:
+        """Make sure that no other process has this wire, now and until ``leave`` or ``detach``.
+
+        :raises SetupError: one has
+        """
+        self._claim = found.claim(self._cloudlet)
 
     async def attach(self) -> None:
         """Load and attach; from here on the wire passes everything.
@@ -97,7 +106,10 @@ class GtpDatapath:
         for opened in self._maps.values():
             opened.close()
         self._maps.clear()
-        bpffs.sweep(self._file_system, self._cloudlet)
+        if self._claim is not None:
+            bpffs.sweep(self._file_system, self._cloudlet)
+            self._claim.close()
+            self._claim = None
 
     def add(self, rule: MapRule) -> None:
         """Write the entry of the rule; a packet sees the old one or the new one, whole."""

@@ -150,6 +150,14 @@ class CloudletConfig(Section):
     migration_uri: str | None = None
 
 
+class TlsConfig(Section):
+    """PEM files for ``ssl:``: the CA of the switch's certificate, and our own certificate and key."""
+
+    ca_file: Path
+    certificate_file: Path
+    key_file: Path
+
+
 class SwitchConfig(Section):
     """The switch of one cloudlet: a bump in the S1-U wire, and an OpenFlow bridge behind it."""
 
@@ -163,6 +171,13 @@ class SwitchConfig(Section):
     pvm_port: str
     peers: dict[str, str] = Field(default_factory=dict)
     bpffs: Path = Path("/sys/fs/bpf")
+    tls: TlsConfig | None = None
+
+    @model_validator(mode="after")
+    def _tls_where_it_serves(self) -> Self:
+        if self.openflow.startswith("ssl:") != (self.tls is not None):
+            raise ValueError("openflow: ssl:HOST:PORT needs tls, and nothing else does")
+        return self
 
 
 class HypervisorConfig(Section):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -17,8 +19,9 @@ import pytest_asyncio
 from scapy.layers.l2 import Ether
 
 from flows.gtp_datapath import bpffs
+from flows.openflow import connect
 from flows.service import CloudletSwitch
-from mobiscud.core.config import OffloadConfig
+from mobiscud.core.config import OffloadConfig, SwitchConfig
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.errors import AdapterError, SetupError
 from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid, UeKey
@@ -220,6 +223,7 @@ async def test_a_flow_with_our_mark_that_is_none_of_ours_is_removed(bench: Switc
 async def test_flows_of_others_are_left_alone(bench: SwitchBench) -> None:
     foreign = "cookie=0x1234,table=99,priority=7,actions=drop"
     await command("ovs-ofctl", "-O", "OpenFlow13", "add-flow", bench.config.openflow, foreign)
+    await bench.switch.close(leave=True)
     async with CloudletSwitch(bench.config, bench.offload):
         pass
     assert "cookie=0x1234" in await bench.ovs.dump_flows("br0")
@@ -252,6 +256,60 @@ async def test_a_bridge_that_comes_back_gets_everything_anew(bench: SwitchBench,
     assert (await bench.ovs.dump_flows("br0")).count("cookie=0x4d53") == before.count("cookie=0x4d53")
     await bench.ovs.settle()
     assert ports_of(await bench.emerges("enb", uplink(), at="pvm")) == ["pvm"]
+
+
+async def test_a_second_process_is_refused_and_changes_nothing(bench: SwitchBench) -> None:
+    await bench.switch.apply(UE, LOCAL)
+    flows = (await bench.ovs.dump_flows("br0")).count("cookie=0x4d53")
+    with pytest.raises(SetupError, match=rf"process {os.getpid()} controls cloudlet 'c1' already"):
+        await CloudletSwitch(bench.config, bench.offload).__aenter__()
+    assert (await bench.ovs.dump_flows("br0")).count("cookie=0x4d53") == flows
+    await bench.ovs.settle()
+    assert ports_of(await bench.emerges("enb", uplink(), at="pvm")) == ["pvm"]
+
+
+async def test_a_later_controller_takes_the_bridge_for_good(bench: SwitchBench) -> None:
+    async with connect(bench.config.openflow) as elsewhere:
+        await elsewhere.lead(time.time_ns())
+        with pytest.raises(AdapterError, match="IS_SLAVE"):
+            await bench.switch.apply(UE, LOCAL)
+        async with connect(bench.config.openflow) as again:
+            with pytest.raises(AdapterError, match=r"later controller.*STALE"):
+                await again.lead(1)
+
+
+async def certificate(folder: Path, name: str, *signed_by: str) -> None:
+    """A key and a certificate for it, its own or a CA's."""
+    new = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}")
+    await command(*new, "-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem"), *signed_by)
+
+
+async def test_the_channel_may_be_encrypted(bench: SwitchBench, tmp_path: Path) -> None:
+    await certificate(tmp_path, "ca")
+    by_ca = ("-CA", str(tmp_path / "ca.pem"), "-CAkey", str(tmp_path / "ca.key"))
+    for name, signer in (("switch", by_ca), ("controller", by_ca), ("stranger", ())):
+        await certificate(tmp_path, name, *signer)
+    await bench.switch.close(leave=True)
+    await bench.ovs.vsctl("set-ssl", *(str(tmp_path / name) for name in ("switch.key", "switch.pem", "ca.pem")))
+    await bench.ovs.vsctl("set-controller", "br0", "pssl:16653:127.0.0.1")
+
+    def config(who: str) -> SwitchConfig:
+        files = (tmp_path / "ca.pem", tmp_path / f"{who}.pem", tmp_path / f"{who}.key")
+        tls = dict(zip(("ca_file", "certificate_file", "key_file"), files, strict=True))
+        return SwitchConfig.model_validate({**bench.config.model_dump(), "openflow": "ssl:127.0.0.1:16653", "tls": tls})
+
+    async def listening() -> bool:
+        with suppress(SetupError):
+            async with connect(bench.config.openflow):
+                socket.create_connection(("127.0.0.1", 16653)).close()
+                return True
+        return False
+
+    await eventually(listening)
+    with pytest.raises((SetupError, AdapterError)):
+        await CloudletSwitch(config("stranger"), bench.offload).__aenter__()
+    async with CloudletSwitch(config("controller"), bench.offload) as switch:
+        assert await switch.apply(UE, LOCAL)
 
 
 async def test_what_is_missing_is_named(bench: SwitchBench) -> None:
