@@ -112,6 +112,11 @@ class LiveCapture:
             yield frames
             await asyncio.sleep(0)
 
+    @property
+    def away(self) -> list[str]:
+        """The interfaces that are down or gone."""
+        return [opened.name for opened in self._sockets if opened.away]
+
     def drops(self) -> list[tuple[str, int]]:
         """Frames the kernel had no room for, by interface, since this was last asked."""
         return [(opened.name, count) for opened in self._sockets if (count := opened.dropped())]
@@ -169,7 +174,7 @@ class _InterfaceSocket:
         self.name = name
         self.linktype = LINKTYPE_ETHERNET
         self.waiting: list[Frame] = []
-        self._away = False
+        self.away = False
         self.socket = self._open(socket.SOCK_RAW)
         try:
             self._hardware_type = hardware = self._hardware()
@@ -203,8 +208,8 @@ class _InterfaceSocket:
             except OSError as error:
                 if error.errno not in (errno.ENETDOWN, errno.ENXIO):
                     raise
-                if not self._away:
-                    self._away = True
+                if not self.away:
+                    self.away = True
                     log.warning(
                         "interface is down or gone; what passes there meanwhile is not seen", interface=self.name
                     )
@@ -216,7 +221,7 @@ class _InterfaceSocket:
 
     def recover(self) -> None:
         """When the interface is away: see whether it is back. The kernel lets go of one that is deleted for good."""
-        if not self._away:
+        if not self.away:
             return
         try:
             if self.socket.getsockname()[0] != self.name:
@@ -228,7 +233,7 @@ class _InterfaceSocket:
         except (OSError, SetupError):
             return  # not yet
         if struct.unpack("16sH14x", request)[1] & _IFF_UP:
-            self._away = False
+            self.away = False
             log.info("interface is back", interface=self.name)
 
     def dropped(self) -> int:

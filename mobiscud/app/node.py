@@ -92,7 +92,7 @@ async def _node(config: Config) -> None:
         if cloudlet is not None:
             await stack.enter_async_context(_controller(config, cloudlet, bus, keys))
         monitor = build.monitor(config, keys)
-        health.counters = lambda: _counters(monitor if capture else None, bus)
+        health.counters = lambda: _counters(monitor, capture, bus)
         stack.enter_context(health.reported_on(bus))
         await stack.enter_async_context(_background(health.beat(bus), "health"))
         log.info("online", site=config.site.name, node=config.site.node)
@@ -104,11 +104,11 @@ async def _node(config: Config) -> None:
             await asyncio.Event().wait()
 
 
-def _counters(monitor: Monitor | None, bus: MqttBus) -> dict[str, int]:
+def _counters(monitor: Monitor, capture: LiveCapture | None, bus: MqttBus) -> dict[str, int]:
     """What the node has counted; docs/monitor-operations.md says what each means."""
     counted = {"spool": bus.waiting, "spool_lost": bus.lost}
-    if monitor is not None:
-        counted |= {**monitor.stats.as_dict(), "kernel_drops": monitor.kernel_drops}
+    if capture is not None:
+        counted |= {**monitor.stats.as_dict(), "kernel_drops": monitor.kernel_drops, "away": len(capture.away)}
     return counted
 
 

@@ -196,6 +196,7 @@ def test_an_interface_that_was_away_is_seen_again(
             with sender("lo") as send:
                 send(frame)
             assert await arrived(batches) == ["lo"]
+            assert capture.away == ["two"]
             for command in back:
                 ip(command)
             reading = asyncio.create_task(arrived(batches))
@@ -204,6 +205,8 @@ def test_an_interface_that_was_away_is_seen_again(
                     send(frame)
                     await asyncio.sleep(0.05)
             assert set(reading.result()) == {"two"}
+            while capture.away:
+                await anext(batches)
 
     in_new_network(lambda: asyncio.run(watch_on()))
     said = capfd.readouterr()

@@ -54,23 +54,27 @@ class Wire:
         self.name = name
 
     def __enter__(self) -> Wire:
-        self._run("ip netns add {0}")
-        for command in (
-            "ip -n {0} link set lo up",
-            "ip -n {0} link add one type veth peer name two",
-            "ip -n {0} link add three type veth peer name four",
-            *(f"ip -n {{0}} link set {port} addrgenmode none up" for port in ("one", "two", "three", "four")),
-            "tc -n {0} qdisc add dev two ingress",
-            "tc -n {0} filter add dev two parent ffff: protocol all u32 match u32 0 0 action mirred egress mirror "
-            "dev three",
-        ):
-            self._run(command)
+        self.run("ip netns add {0}")
+        self.run("ip -n {0} link set lo up")
+        self.lay()
+        self.run("ip -n {0} link add three type veth peer name four")
+        self.run("ip -n {0} link set three addrgenmode none up")
+        self.run("ip -n {0} link set four addrgenmode none up")
+        self.run("tc -n {0} qdisc add dev two ingress")
+        everything = "protocol all u32 match u32 0 0"
+        self.run(f"tc -n {{0}} filter add dev two parent ffff: {everything} action mirred egress mirror dev three")
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._run("ip netns del {0}")
+    def lay(self) -> None:
+        """Make ``one`` and ``two``, the ends of a cable."""
+        self.run("ip -n {0} link add one type veth peer name two")
+        self.run("ip -n {0} link set one addrgenmode none up")
+        self.run("ip -n {0} link set two addrgenmode none up")
 
-    def _run(self, command: str) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.run("ip netns del {0}")
+
+    def run(self, command: str) -> None:
         subprocess.run(command.format(self.name).split(), check=True)
 
     def send(self, frames: Iterable[bytes], interface: str = "one") -> None:
@@ -317,6 +321,21 @@ async def test_it_becomes_the_user_it_is_told(wire: Wire, open_path: Path) -> No
             assert "Uid:\t65534\t65534\t65534\t65534" in process.status()
 
 
+async def test_a_port_that_was_away_needs_no_privilege_again(wire: Wire, tmp_path: Path) -> None:
+    async with Mosquitto(tmp_path) as broker, listening(broker.url) as heard:
+        config = configuration(tmp_path, broker.unix_url, "m1")
+        expected = replayed(CAPTURE, config)
+        async with monitor(wire, config, ["two"]) as process:
+            await heard.until(lambda: heard.is_online("m1"))
+            wire.run("ip -n {0} link del two")
+            await eventually(has_said(process.log, "interface is down or gone"))
+            wire.lay()
+            await eventually(has_said(process.log, "interface is back"))
+            wire.send(frames_of(CAPTURE))
+            await heard.until(lambda: len(heard.events) >= len(expected))
+    assert facts(heard.events) == facts(expected)
+
+
 async def test_two_monitors_on_one_wire_tell_the_same_facts(wire: Wire, tmp_path: Path) -> None:
     async with Mosquitto(tmp_path) as broker, listening(broker.url) as heard:
         configs = [configuration(tmp_path, broker.unix_url, node) for node in ("m1", "m2")]
@@ -438,11 +457,13 @@ async def test_a_restart_tells_nothing_twice_and_nothing_false(wire: Wire, tmp_p
     assert sequences == sorted(set(sequences))
 
 
-async def test_the_broker_says_when_it_was_killed(wire: Wire, tmp_path: Path) -> None:
+async def test_it_says_that_it_lives_and_the_broker_when_not(wire: Wire, tmp_path: Path) -> None:
     async with Mosquitto(tmp_path) as broker, listening(broker.url) as heard:
         config = configuration(tmp_path, broker.unix_url, "m1")
         async with monitor(wire, config, ["two"]) as process:
             await heard.until(lambda: heard.is_online("m1"))
+            first = heard.health["m1"]["time"]
+            await heard.until(lambda: heard.health["m1"]["time"] > first)
             await process.stop(signal.SIGKILL)
             await heard.until(lambda: heard.health["m1"]["status"] == "offline")
 
@@ -487,6 +508,7 @@ async def test_no_identity_leaves_the_process(wire: Wire, tmp_path: Path) -> Non
             for capture in captures:
                 wire.send(frames_of(capture))
             wire.send(damaged(frame) for frame in frames_of(CAPTURE))
+            await eventually(lambda: wire.unread() == 0)
         await heard.until(lambda: heard.health["m1"]["status"] == "offline")
     assert heard.health["m1"]["counters"]["decode_errors"] > 0
     assert len(heard.told()) > 2 * len(heard.events) > 0
