@@ -36,6 +36,7 @@ class Registry:
         self._facts = facts
         self._doubts = doubts
         self._ues: dict[Ue, None] = {}
+        self._trimmed_at = 0
         self._half_open: dict[S1Connection, int] = {}  # since when
         self._by_imsi: dict[str, Ue] = {}
         self._by_tunnel: dict[FTeid, Ue] = {}
@@ -183,6 +184,10 @@ class Registry:
     def trim(self) -> None:
         """Keep the limits: who was not heard of for longest goes, but the connected have some chances more."""
         limits, now = self.limits, self._facts.at
+        crowded = len(self._ues) > limits.ues or len(self._half_open) > limits.half_open
+        if not crowded and abs(now - self._trimmed_at) < _S:  # this runs for every message, and ages are long
+            return
+        self._trimmed_at = now
         half_open, oldest_ns = self._half_open, now - limits.half_open_age_s * _S
         while half_open:
             connection, since = next(iter(half_open.items()))

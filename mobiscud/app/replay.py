@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from epc_monitor.capture import read_capture
 from epc_monitor.frames import Frame
@@ -18,11 +18,12 @@ from epc_monitor.identity import UeKeys
 from epc_monitor.pipeline import Monitor
 from mobiscud.app import build
 from mobiscud.bus.cloudevents import TYPE_PREFIX, Envelopes, encode
-from mobiscud.bus.mqtt import Broker, MqttBus
-from mobiscud.bus.publisher import EventPublisher
 from mobiscud.core.config import Config
 from mobiscud.core.errors import AdapterError, ConfigError, MobiScudError
 from mobiscud.core.events import Event
+
+if TYPE_CHECKING:
+    from mobiscud.bus.mqtt import MqttBus
 
 Sink = Callable[[Event], None]
 
@@ -65,6 +66,8 @@ async def _replay(files: Iterable[Path], config: Config, monitor: Monitor, optio
             sinks.append(printer(options.output, f"/mobiscud/{config.site.name}/monitor", show_imsi=show_imsi))
         bus = None
         if options.publish:
+            from mobiscud.bus.publisher import EventPublisher
+
             bus = await stack.enter_async_context(_bus(config))
             sinks.append(EventPublisher(bus, config.site.name, "monitor", show_imsi=show_imsi).publish)
         published = 0
@@ -86,6 +89,8 @@ async def _replay(files: Iterable[Path], config: Config, monitor: Monitor, optio
 async def _bus(config: Config) -> AsyncIterator[MqttBus]:
     if config.bus.url is None:
         raise ConfigError("bus.url: --publish needs a broker; name one in the configuration")
+    from mobiscud.bus.mqtt import Broker, MqttBus  # takes longer to load than a short capture to read
+
     async with MqttBus(Broker.from_config(config.bus, config.bus.url)) as bus:
         try:
             yield bus
