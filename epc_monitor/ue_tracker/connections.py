@@ -32,6 +32,7 @@ from mobiscud.core.ue import BearerContext, Cause, HandoverKind
 _EEA0: Final = 0
 _NORMAL_RELEASE: Final = cause_of(2, 0)
 _HANDED_OVER: Final = cause_of(0, 2)
+_TARGETS: Final = frozenset((Leg.ADMITTING, Leg.ADMITTED, Leg.ARRIVING))
 _UNKNOWN_ID: Final = frozenset(cause_of(0, value) for value in (13, 14, 15))
 
 
@@ -206,7 +207,7 @@ class Connections:
     def at_work(self, connection: S1Connection) -> None:
         """The UE is on this leg; if that is the target of a handover under way, the end of that was not seen."""
         handover, ue = connection.handover, connection.ue
-        if handover is None or connection.state not in (Leg.ADMITTED, Leg.ARRIVING):
+        if handover is None or connection.state not in _TARGETS:
             return
         connection.state = Leg.CONNECTED
         connection.handover = None
@@ -216,7 +217,7 @@ class Connections:
             self._registry.take_mme_id(connection, connection.mme_ue_s1ap_id)
         self._registry.make_current(connection)
         self._registry.established(connection)
-        ue.bearers = handover.bearers
+        ue.bearers = handover.bearers or _without_downlink(ue.bearers)
         ue.registered = True
         self._facts.desynchronised("at the target of a handover whose end was not seen", ue)
 
@@ -236,9 +237,7 @@ class Connections:
         """The UE has no S1 connection any more; its bearers wait at the S-GW."""
         ue = connection.ue
         ue.connected = False
-        ue.bearers = {
-            number: BearerContext(bearer.e_rab_id, bearer.qci, bearer.uplink) for number, bearer in ue.bearers.items()
-        }
+        ue.bearers = _without_downlink(ue.bearers)
         self._facts.about(ue, UeIdle, detail=detail, when=when, enb=connection.association.enb, cause=cause)
 
     def detached(self, ue: Ue, cause: Cause | None, when: When | None = None) -> None:
@@ -407,3 +406,8 @@ class Connections:
         except DecodeError:
             self.malformed += 1
             return None
+
+
+def _without_downlink(bearers: dict[int, BearerContext]) -> dict[int, BearerContext]:
+    """Bearers whose end at an eNodeB is gone, or not known."""
+    return {number: BearerContext(bearer.e_rab_id, bearer.qci, bearer.uplink) for number, bearer in bearers.items()}

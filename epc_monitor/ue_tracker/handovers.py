@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from epc_monitor import values
 from epc_monitor.s1ap.erabs import ERabForwarding
 from epc_monitor.s1ap.message import S1apMessage
+from epc_monitor.s1ap.types import MessageType
 from epc_monitor.ue_tracker.connections import Connections
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.registry import Registry
@@ -24,6 +25,9 @@ from mobiscud.core.events import (
 from mobiscud.core.ids import ERabId, FTeid
 from mobiscud.core.ue import BearerContext, Enb, ForwardedBearer, Forwarding, HandoverEnd, HandoverKind
 
+_SERVING: Final = frozenset((Leg.CONNECTED, Leg.PREPARING, Leg.LEAVING, Leg.CANCELLING, Leg.OVERHEARD))
+"""Where a UE can be when it changes the eNodeB without asking the MME."""
+
 
 class Handovers:
     """Follows each handover over both of its legs."""
@@ -38,6 +42,9 @@ class Handovers:
     def required(self, message: S1apMessage, association: S1Association) -> None:
         source = self._connections.leg(message, association)
         self._connections.at_work(source)
+        if source.ue.connection is not source:
+            self._facts.desynchronised("HANDOVER_REQUIRED from where the UE is no longer", source.ue)
+            return
         self._connections.step(source, message)
         source.handover = Handover(HandoverKind.S1, source, self._target_of(message))
         self._tell(source.ue, HandoverPreparing, source.handover, cause=message.cause)
@@ -62,6 +69,7 @@ class Handovers:
             handover = Handover(HandoverKind.S1, source, HandoverEnd(association.enb))
             if source is not None:
                 source.handover = handover
+                self._expect_serving(source, message)
         target.handover = handover
         handover.target = target
         handover.target_end = HandoverEnd(association.enb, None, handover.target_end.tai)
@@ -111,6 +119,9 @@ class Handovers:
         self._connections.step(target, message)
         target.ecgi, target.tai = message.ecgi, message.tai
         handover = self._handover_of(target)
+        if handover.source is not None and target.ue.connection is not handover.source:
+            self._facts.desynchronised("HANDOVER_NOTIFY for a UE that was elsewhere since", target.ue)
+            return
         self._registry.make_current(target)
         self._completed(target, handover, association.enb)
 
@@ -135,7 +146,14 @@ class Handovers:
         registry = self._registry
         mme_id = message.source_mme_ue_s1ap_id
         source = None if mme_id is None else association.mme.connections.get(mme_id)
+        if source is not None:
+            self._connections.at_work(source)
         ue = registry.stranger() if source is None else source.ue
+        if source is not None and ue.connection is not source:
+            self._facts.desynchronised("PATH_SWITCH_REQUEST from where the UE is no longer", ue)
+            source = None
+        elif source is not None:
+            self._expect_serving(source, message)
         target = registry.open(association, ue, Leg.ARRIVING, None, message.enb_ue_s1ap_id)
         target.mme_ue_s1ap_id = mme_id
         target.ecgi, target.tai = message.ecgi, message.tai
@@ -170,6 +188,10 @@ class Handovers:
         handover = self._handover_of(target, HandoverKind.X2)
         self._tell(target.ue, HandoverRejected, handover, cause=message.cause)
         self._registry.close(target)
+
+    def _expect_serving(self, source: S1Connection, message: S1apMessage) -> None:
+        if source.state not in _SERVING:
+            self._facts.desynchronised(f"{MessageType(message.type).name} while {source.state}", source.ue)
 
     # --- both --------------------------------------------------------------------------------------------------------
 
