@@ -216,12 +216,12 @@ class Process:
 
 @asynccontextmanager
 async def monitor(
-    wire: Wire, config: Path, interfaces: Iterable[str], *, prefix: tuple[str, ...] = ()
+    wire: Wire, config: Path, interfaces: Iterable[str], *options: str, prefix: tuple[str, ...] = ()
 ) -> AsyncIterator[Process]:
     process = Process(config.parent, config.stem)
     watched = [word for name in interfaces for word in ("-i", name)]
     inside = ("ip", "netns", "exec", wire.name, *prefix)
-    await process.start(*inside, *PROGRAM, "monitor", "-c", str(config), "--log-level", "debug", *watched)
+    await process.start(*inside, *PROGRAM, "monitor", "-c", str(config), "--log-level", "debug", *watched, *options)
     try:
         yield process
     finally:
@@ -294,6 +294,17 @@ async def test_live_is_what_a_replay_is(wire: Wire, tmp_path: Path, interfaces: 
     assert counters["frames"] >= len(interfaces) * 100
     assert (counters["kernel_drops"], counters["spool_lost"]) == (0, 0)
     assert {ue: state["status"] for ue, state in heard.states.items() if state} == statuses(expected)
+
+
+async def test_it_prints_what_it_would_publish(wire: Wire, tmp_path: Path) -> None:
+    config = configuration(tmp_path, "mqtt://127.0.0.1:1", "m1")
+    expected = replayed(CAPTURE, config)
+    async with monitor(wire, config, ["two"], "--stdout") as process:
+        await eventually(has_said(process.log, "privileges dropped"))
+        wire.send(frames_of(CAPTURE))
+        await eventually(lambda: process.printed.read_text().count("\n") >= len(expected))
+        assert await process.stop() == 0
+    assert facts(map(json.loads, process.printed.read_text().splitlines())) == facts(expected)
 
 
 async def test_the_privilege_to_capture_is_enough(wire: Wire, open_path: Path) -> None:
