@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from epc_monitor.ue_tracker.state import Ue
-from mobiscud.core.events import Event, MonitorDesynchronised, UeEvent
+from mobiscud.core.events import (
+    Event,
+    HandoverCompleted,
+    HandoverPreparing,
+    MonitorDesynchronised,
+    UeAttached,
+    UeConnected,
+    UeDetached,
+    UeEvent,
+    UeIdle,
+)
+
+_PLACING: Final = frozenset[type[UeEvent]]((UeAttached, UeConnected, HandoverCompleted))
+_LEAVING: Final = frozenset[type[UeEvent]]((HandoverPreparing, HandoverCompleted))
+_ENDING: Final = frozenset[type[UeEvent]]((UeIdle, UeDetached))
 
 
 class Facts:
@@ -41,8 +55,19 @@ class Facts:
     ) -> None:
         """A fact about a UE. ``when``: time and place of a fact that was complete before and is certain only now."""
         ue.named = True
+        self._follow(ue, event, fields)
         at, origin = when or (self.at, self._origin(event, detail))
         self.events.append(event(at=at, origin=origin, ue=ue.key, imsi=ue.imsi, ue_ip=ue.ue_ip, **fields))
+
+    def _follow(self, ue: Ue, event: type[UeEvent], fields: dict[str, Any]) -> None:
+        """A UE leaves from where we have said that it is; else something was missed, and that is said first."""
+        source = fields["source"].enb if event in _LEAVING else None
+        if source is not None and ue.place is not None and ue.place != source.address:
+            self.desynchronised(f"{event.TYPE} from where the UE was not known to be", ue)
+        if event in _PLACING:
+            ue.place = fields["enb"].address
+        elif event in _ENDING:
+            ue.place = None
 
     def desynchronised(self, detail: str, ue: Ue | None = None) -> None:
         """A message that cannot follow from what was seen."""
@@ -51,6 +76,7 @@ class Facts:
             self.events.append(MonitorDesynchronised(at=self.at, origin=origin, detail=detail))
             return
         ue.named = True
+        ue.place = None
         self.events.append(
             MonitorDesynchronised(at=self.at, origin=origin, detail=detail, ue=ue.key, imsi=ue.imsi, ue_ip=ue.ue_ip)
         )

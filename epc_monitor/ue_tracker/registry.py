@@ -283,6 +283,7 @@ class Registry:
         if not ue.ue_ip:
             ue.ue_ip = stranger.ue_ip
         ue.connected = ue.connected or stranger.connected
+        ue.place = stranger.place or ue.place
         if ue.registered is None:
             ue.registered = stranger.registered
         self.forget(stranger)

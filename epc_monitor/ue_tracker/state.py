@@ -88,6 +88,7 @@ class Ue:
         "key",
         "legs",
         "named",
+        "place",
         "registered",
         "s_tmsis",
         "seen",
@@ -102,6 +103,7 @@ class Ue:
         self.imsi = imsi
         self.seen = 0  # when it was last heard of, roughly
         self.named = False  # an event has told this key to the world
+        self.place: str | None = None  # the address of the eNodeB where the world believes it to be
         self.ue_ip: tuple[str, ...] = ()
         self.bearers: dict[int, BearerContext] = {}
         self.connection: S1Connection | None = None  # the one that serves it
