@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from flows.gtp_datapath import bpffs, entries, found
 from flows.gtp_datapath.build import build
@@ -47,7 +47,7 @@ class GtpDatapath:
         self._link_mac = link_mac
         self._maps: dict[str, BpfMap] = {}
         self._found: list[Interface] = []
-        self._claim: IO[str] | None = None
+        self._claim: socket.socket | None = None
         self.found_wire = False
 
     def claim(self) -> None:

@@ -2,68 +2,76 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import socket
+import struct
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO
 
 from flows.gtp_datapath.interfaces import Interface
 from mobiscud.core.errors import SetupError
 
 FOLDER = Path("/run/mobiscud")
 NAMESPACE = "/proc/thread-self/ns/net"
+PEER = struct.Struct("=iII")  # struct ucred
 
 
-def _file(cloudlet: str, suffix: str) -> Path:
-    """Several network namespaces of a machine may have a cloudlet of that name, as in tests."""
-    return FOLDER / f"wire-{cloudlet}-{os.stat(NAMESPACE).st_ino}.{suffix}"
+def claim(cloudlet: str) -> socket.socket:
+    """Take the wire of a cloudlet, until the socket that is returned is closed or the process ends, however it ends.
 
+    A name in the abstract space of unix(7) sockets belongs to one process of a network namespace, and leaves no trace.
 
-def claim(cloudlet: str) -> IO[str]:
-    """Take the wire of a cloudlet, until the file that is returned is closed or the process ends, however it ends.
-
-    :raises SetupError: another process has it, or no privilege
+    :raises SetupError: another process has it
     """
+    name = f"\0mobiscud/wire/{cloudlet}"
+    mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
-        file = _file(cloudlet, "lock").open("a+")
+        mine.bind(name)
+        mine.listen()
     except OSError as error:
-        raise SetupError(f"cannot write to {FOLDER}: {error.strerror}; run as root") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        owner = file.read().strip()
-        file.close()
-        raise SetupError(f"process {owner} controls cloudlet {cloudlet!r} already; stop it first") from error
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
+        mine.close()
+        raise SetupError(f"process {_owner(name)} controls cloudlet {cloudlet!r} already; stop it first") from error
+    return mine
+
+
+def _owner(name: str) -> str:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(OSError):
+        probe.connect(name)
+        pid, _, _ = PEER.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+        return str(pid)
+    return "unknown"
+
+
+def _note(cloudlet: str) -> Path:
+    """Several network namespaces of a machine may have a cloudlet of that name, as in tests."""
+    return FOLDER / f"wire-{cloudlet}-{os.stat(NAMESPACE).st_ino}.json"
 
 
 def remember(cloudlet: str, found: Iterable[Interface], *, changed: bool) -> list[Interface]:
-    """Note the interfaces down as they were found.
+    """The interfaces as they were found, noted down where they were not as plain as most.
 
-    ``changed``: we have been here before, and what can be seen now is what we made of them. Then an earlier note is
-    what counts.
+    ``changed``: we have been here before, and what can be seen now is what we made of them. Then the note of that time
+    is what counts; without a note they were plain.
     """
+    if not changed:
+        originals = list(found)
+        forget(cloudlet)
+        if any(interface.promiscuous or interface.merges for interface in originals):
+            FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+            note = _note(cloudlet)
+            temporary = note.with_suffix(".new")
+            temporary.write_text(json.dumps([asdict(interface) for interface in originals]))
+            temporary.replace(note)
+        return originals
     noted: dict[tuple[str, int], Interface] = {}
-    if changed:
-        with suppress(OSError, ValueError, TypeError):
-            noted = {(i["name"], i["index"]): Interface(**i) for i in json.loads(_file(cloudlet, "json").read_text())}
-    originals = [noted.get((interface.name, interface.index), interface) for interface in found]
-    note = _file(cloudlet, "json")
-    temporary = note.with_suffix(".new")
-    temporary.write_text(json.dumps([asdict(interface) for interface in originals]))
-    temporary.replace(note)
-    return originals
+    with suppress(OSError, ValueError, TypeError):
+        noted = {(i["name"], i["index"]): Interface(**i) for i in json.loads(_note(cloudlet).read_text())}
+    return [noted.get((i.name, i.index), replace(i, promiscuous=False)) for i in found]
 
 
 def forget(cloudlet: str) -> None:
     """The ports are as they were found."""
-    _file(cloudlet, "json").unlink(missing_ok=True)
+    _note(cloudlet).unlink(missing_ok=True)

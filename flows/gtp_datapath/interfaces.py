@@ -23,7 +23,7 @@ LRO: Final = 1 << 15  # ETH_FLAG_LRO: the same, done by the card
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """An interface as it was found. ``merging``: it hands on several received frames as one."""
+    """An interface as it was found. ``merging``: the kernel (or the card) hands on several received frames as one."""
 
     name: str
     index: int
@@ -31,6 +31,11 @@ class Interface:
     promiscuous: bool
     merging: bool = False
     merging_card: bool = False
+
+    @property
+    def merges(self) -> bool:
+        """Whether a frame may come in that was several on the wire."""
+        return self.merging or self.merging_card
 
 
 def inspect(name: str) -> Interface:
