@@ -2,7 +2,8 @@
 
 The program's own cost is the kernel's account of it (BPF run statistics). Round trips and rates are those of a UE's
 packets to its personal VM and back through the program and Open vSwitch, beside the same packets over a kernel bridge
-between two veth pairs, sent and caught by the same sockets: what differs is what lies between.
+and through the tunnel port that Open vSwitch has itself, sent and caught by the same sockets: what differs is what lies
+between two veth pairs.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from testbed.bench import common
 from testbed.bench.common import say
 from testbed.netns import command
 from testbed.netns_socket import socket_in
-from testbed.s1u_packets import from_enb, gtpu, s1u_packet, udp
+from testbed.ovs import OpenVSwitch
+from testbed.s1u_packets import ENB_MAC, from_enb, gtpu, s1u_packet, udp
 from testbed.switch_bench import HERE, MTU, SwitchBench
 
 ROUND_TRIPS: Final = 2_000
@@ -152,6 +154,34 @@ async def bridged(prefix: str) -> AsyncIterator[str]:
         await netns.delete([near, far])
 
 
+@asynccontextmanager
+async def tunnel_port(prefix: str, run_dir: Path) -> AsyncIterator[tuple[str, str]]:
+    """Open vSwitch's own GTP-U port between two veth pairs; the namespace of the far ends, and the S-GW's MAC."""
+    near, far = f"{prefix}-gt", f"{prefix}-gtfar"
+    await netns.create([near, far])
+    try:
+        await netns.ip_batch(netns.veth((near, end), (far, end), mtu=MTU) for end in ("ue", "pvm"))
+        for namespace in (near, far):
+            await netns.ip_batch((f"link set {end} up" for end in ("ue", "pvm")), namespace)
+            await netns.run_in(namespace, "sh", stdin=netns.offloads_off(("ue", "pvm")))
+        async with OpenVSwitch(run_dir, near) as ovs:
+            await ovs.add_bridge("phy", ["ue"])
+            await ovs.add_bridge("int", ["pvm"])
+            tunnel = ("type=gtpu", f"options:remote_ip={ENB}", "options:key=flow", "ofport_request=9")
+            await ovs.vsctl("add-port", "int", "gtp0", "--", "set", "interface", "gtp0", *tunnel)
+            await netns.ip_batch([f"addr add {SGW}/24 dev phy", "link set phy up"], near)
+            flow = ("ovs-ofctl", "-O", "OpenFlow13", "add-flow")
+            await command(*flow, ovs.management_target("phy"), "actions=normal")
+            await command(*flow, ovs.management_target("int"), "in_port=gtp0,actions=output:pvm")
+            await command(*flow, ovs.management_target("int"), "in_port=pvm,actions=set_field:0x2001->tun_id,gtp0")
+            control = str(run_dir / "ovs-vswitchd.ctl")
+            await command("ovs-appctl", "-t", control, "tnl/neigh/set", "phy", ENB, ENB_MAC)
+            mac = await netns.run_in(near, "cat", "/sys/class/net/phy/address")
+            yield far, mac.strip()
+    finally:
+        await netns.delete([near, far])
+
+
 def _figures(wires: Wires) -> dict[str, Any]:
     up, up_lost = wires.rate("ue", "pvm")
     down, down_lost = wires.rate("pvm", "ue")
@@ -192,11 +222,18 @@ async def measure() -> dict[str, Any]:
                 wires = Wires({"ue": (far, "ue"), "pvm": (far, "pvm")}, plain, back)
                 kernel = _figures(wires)
                 wires.close()
+        async with tunnel_port("mbd", Path(folder) / "stock") as (far, sgw_mac):
+            say("through Open vSwitch's own GTP-U port")
+            up = bytes(Ether(src=ENB_MAC, dst=sgw_mac) / s1u_packet(ENB, SGW, gtpu(Teid(0x1001), inner_up)))
+            wires = Wires({"ue": (far, "ue"), "pvm": (far, "pvm")}, up, down)
+            stock = _figures(wires)
+            wires.close()
     return {
         "decap_ns": round(decap),
         "encap_ns": round(encap),
         "offload": ours,
         "kernel_bridge": kernel,
+        "ovs_gtpu_port": stock,
         "added_rtt_us": round(ours["rtt_us"] - kernel["rtt_us"], 1),
     }
 
