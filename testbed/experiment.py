@@ -343,6 +343,10 @@ class RunningTestbed:
         self.nodes[name] = await self._start_node(name)
         await self._until(lambda: name in self._online, ONLINE_LIMIT_S, self._who_is_missing)
 
+    def prefer_guests(self) -> None:
+        """Let the personal VMs that run now, and do not work all the time, run first too."""
+        priority.prefer(guest for host in self.hosts.values() for guest in priority.guests_of(host.init_pid))
+
     async def event(self, kind: str, *, after: int, within_s: float, **expected: Any) -> int:
         """Wait for an event of the UE of type ``kind`` whose data has ``expected``; returns its place in ``events``.
 

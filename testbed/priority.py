@@ -27,3 +27,16 @@ def prefer(processes: Iterable[int]) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def guests_of(init: int) -> list[int]:
+    """The QEMU processes in the process namespace whose init this is."""
+    space = os.readlink(f"/proc/{init}/ns/pid")
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "comm").read_text().startswith("qemu-") and os.readlink(entry / "ns/pid") == space:
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it has ended
+    return found

@@ -94,6 +94,8 @@ async def walk(bed: RunningTestbed, say: Progress, each: int) -> list[Kind]:
     await bed.ran.attach(UE, 1)
     await bed.event("offload.activated", after=0, within_s=LIMIT_S, cloudlet="c1")
     await GuestClient(space, PVM_ADDRESS, timeout_s=0.5).wait_until_up(LIMIT_S)
+    if bed.setting.preferred:
+        bed.prefer_guests()
     command = (*PYTHON, "testbed.bench.stream", PVM_ADDRESS, str((bed.out / "stream.csv").absolute()))
     stream = await bed.start("stream", *command, "--interval", str(INTERVAL_S), namespace=space)
     await asyncio.sleep(SETTLE_S)
