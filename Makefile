@@ -1,8 +1,10 @@
 # MobiScud: `make demo` runs the main job on real parts, `make test` passes the tests; both do the set-up first.
 BIN := .venv/bin
 OUT ?= out/demo
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= aper s1ap nas gtpv2 frames sctp capture tracker monitor
 
-.PHONY: help setup demo check test unit compiled clean
+.PHONY: help setup demo check test unit compiled fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -29,6 +31,12 @@ test: check ## check, and all tests; system tests on real parts included (as roo
 compiled: setup ## the monitor's tests on its compiled form (mypyc), built in build/compiled
 	scripts/compiled.sh
 	PYTHONPATH=build/compiled $(BIN)/pytest -m "not system" tests/unit/epc_monitor $$(grep -l epc_monitor tests/property/*.py)
+
+fuzz: setup ## each decoder under coverage-guided fuzzing, FUZZ_SECONDS (60) for each; corpus and finds in out/fuzz
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/pip install --quiet "atheris>=2.3"
+	@for target in $(FUZZ_TARGETS); do echo "== $$target"; \
+	  $(BIN)/python tests/fuzz/run.py $$target out/fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -verbosity=0 \
+	    -print_final_stats=1 || exit 1; done
 
 clean: ## what builds and tests leave in the checkout
 	rm -rf build out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
