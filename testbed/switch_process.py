@@ -39,20 +39,22 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """How long it took to take the switch over, and how many stale rules were found."""
+    """How long it took to take the switch over, on the clock and of processor, and how many stale rules were found."""
 
     seconds: float
+    cpu_seconds: float
     swept: int
 
 
 async def work(job: Job) -> None:
     """Take the switch over and hold it."""
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     with inside(job.namespace):
         async with CloudletSwitch(job.switch, job.offload) as switch:
             await switch.apply_all(job.paths)
             swept = await switch.adopted(job.paths.keys())
-            sys.stdout.write(json.dumps(asdict(Started(time.perf_counter() - began, swept))) + "\n")
+            took = Started(time.perf_counter() - began, time.process_time() - began_cpu, swept)
+            sys.stdout.write(json.dumps(asdict(took)) + "\n")
             sys.stdout.flush()
             await asyncio.Event().wait()
 
