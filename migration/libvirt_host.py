@@ -214,8 +214,6 @@ class LibvirtHypervisor:
         parameters: dict[str, Any] = {}
         if order.mode is MigrationMode.POST_COPY:
             flags |= libvirt.VIR_MIGRATE_POSTCOPY
-        else:
-            flags |= libvirt.VIR_MIGRATE_AUTO_CONVERGE  # slows a guest that writes faster than the link carries
         if order.bandwidth_mib_s is not None:
             parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = order.bandwidth_mib_s
             if order.mode is MigrationMode.POST_COPY:
