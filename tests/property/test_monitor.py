@@ -198,7 +198,8 @@ def test_a_disturbed_network(kind: str, name: str, seed: int) -> None:
         events += monitor.receive(frame)
     assert_consistent(registry_of(monitor))
     assert_possible(events, frames)
-    assert max(Counter((event.TYPE, event.origin) for event in events).values(), default=1) == 1
+    if kind != "damaged":  # a damaged TSN may be another's
+        assert max(Counter((event.TYPE, event.origin) for event in events).values(), default=1) == 1
 
 
 @given(name=st.sampled_from(NAMES), seed=st.integers(0, 1 << 30))
