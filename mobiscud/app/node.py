@@ -219,6 +219,7 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
         )
         async with controller:
             await switch.adopted(controller.offloaded)
-            await bus.subscribe(topics.ALL_UE_EVENTS, on_message)
+            for topic_filter in topics.ALL_EVENTS:
+                await bus.subscribe(topic_filter, on_message)
             yield
             await requests.stop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mobiscud.core.edge import DownlinkTunnel, UplinkTunnel
@@ -39,17 +39,25 @@ class Tunnels:
         downlink = DownlinkTunnel(known[0][0].address, known[0][1]) if known else None
         return cls(uplinks, downlink)
 
+    def uplinks_at(self, enbs: Iterable[str]) -> tuple[UplinkTunnel, ...]:
+        """The uplinks as they would be at eNodeBs with these addresses: the S-GW's ends persist over a handover."""
+        return tuple(UplinkTunnel(enb, uplink.sgw) for enb in enbs for uplink in self.uplinks)
+
 
 # From the monitor ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class UeArrived:
-    """The UE is connected through an eNodeB of ``cloudlet`` (None: of no cloudlet)."""
+    """The UE is connected through an eNodeB of ``cloudlet`` (None: of no cloudlet).
+
+    ``standby``: its uplinks as they would be at each eNodeB of ours.
+    """
 
     cloudlet: CloudletId | None
     ue_ip: str | None
     tunnels: Tunnels
+    standby: tuple[UplinkTunnel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +71,12 @@ class HandoverExpected:
 
 @dataclass(frozen=True, slots=True)
 class HandoverDone:
-    """The UE is at ``cloudlet`` now."""
+    """The UE is at ``cloudlet`` now; ``standby`` as in its arrival."""
 
     cloudlet: CloudletId | None
     ue_ip: str | None
     tunnels: Tunnels
+    standby: tuple[UplinkTunnel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +228,11 @@ Input = (
 )
 
 
-def read(event: UeEvent, cloudlet_of: Mapping[int, CloudletId]) -> Input | None:
-    """What an event tells a controller; None where it tells nothing. ``cloudlet_of``: by eNB id."""
+def read(event: UeEvent, cloudlet_of: Mapping[int, CloudletId], our_enbs: Iterable[str] = ()) -> Input | None:
+    """What an event tells a controller; None where it tells nothing.
+
+    ``cloudlet_of``: by eNB id. ``our_enbs``: the addresses of the eNodeBs of our own cloudlet, as far as known.
+    """
 
     def place(enb: Enb | None) -> CloudletId | None:
         return cloudlet_of.get(enb.enb_id) if enb is not None and enb.enb_id is not None else None
@@ -228,11 +240,13 @@ def read(event: UeEvent, cloudlet_of: Mapping[int, CloudletId]) -> Input | None:
     ue_ip = event.ue_ip[0] if event.ue_ip else None
     match event:
         case UePlacedEvent():
-            return UeArrived(place(event.enb), ue_ip, Tunnels.of(event.bearers))
+            tunnels = Tunnels.of(event.bearers)
+            return UeArrived(place(event.enb), ue_ip, tunnels, tunnels.uplinks_at(our_enbs))
         case HandoverPrepared():
             return HandoverExpected(place(event.enb), ue_ip, Tunnels.of(event.bearers))
         case HandoverCompleted():
-            return HandoverDone(place(event.enb), ue_ip, Tunnels.of(event.bearers))
+            tunnels = Tunnels.of(event.bearers)
+            return HandoverDone(place(event.enb), ue_ip, tunnels, tunnels.uplinks_at(our_enbs))
         case HandoverRejected() | HandoverCancelled():
             return HandoverOff()
         case UeIdle():

@@ -100,6 +100,7 @@ def _placed(r: UeRecord, i: Arrival) -> UeRecord:
         ue_at=i.cloudlet,
         pvm_at=r.pvm_at or i.cloudlet,
         tunnels=i.tunnels if i.cloudlet == r.here else NO_TUNNELS,
+        standby=i.standby,
         expected=None,
         token=r.token + 1,
     )
@@ -122,10 +123,15 @@ def unsettle(r: UeRecord, announce: type[OffloadEvent] | None, *, again: bool = 
     """The PVM is not here: a UE that is here reaches it over the inter-cloudlet link, until it has followed."""
     r = replace(r, ready=None, moving_to=None, halted_at=None, landed_at=None)
     if r.ue_at != r.here or r.pvm_at is None:
-        return replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None), (SetPath(None, OffloadRemoved),)
+        return _stand_by(replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None), OffloadRemoved)
     r = replace(r, phase=Phase.DETOURED)
     follow = (Wait(r.token, again),) if r.follow else ()
     return r, (set_path(r, announce), AskDetour(_known(r.pvm_at)), *follow)
+
+
+def _stand_by(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
+    """AWAY: our uplinks stand in case the UE comes, and what is still on its way to it here goes after it."""
+    return r, (set_path(r, announce, ue_at=r.ue_at) if r.stands_by else SetPath(None, announce),)
 
 
 def _redirect(r: UeRecord) -> Result:
@@ -137,7 +143,7 @@ def _redirect(r: UeRecord) -> Result:
 
 def _park(r: UeRecord, i: Any) -> Result:
     """The PVM waits; what it sends leaves by the core, so that the S-GW pages."""
-    r = replace(r, phase=Phase.PARKED, ue_at=None, tunnels=NO_TUNNELS, ready=None, expected=None)
+    r = replace(r, phase=Phase.PARKED, ue_at=None, tunnels=NO_TUNNELS, standby=(), ready=None, expected=None)
     return r, (SetPath(None, OffloadRemoved),)
 
 
@@ -159,8 +165,11 @@ def _known(cloudlet: CloudletId | None) -> CloudletId:
 
 def _arrive(r: UeRecord, i: Arrival) -> Result:
     """AWAY: the UE is connected, here or elsewhere."""
+    stood_by = r.standby
     r = _placed(r, i)
-    if r.ue_at != r.here or r.ue_ip is None or r.tunnels.downlink is None:
+    if r.ue_at != r.here:
+        return _stand_by(r, None) if stood_by or r.standby else (r, ())
+    if r.ue_ip is None or r.tunnels.downlink is None:
         return r, ()
     if r.pvm_at == r.here:
         return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm),)
@@ -185,12 +194,12 @@ def _note_place(r: UeRecord, i: Arrival) -> Result:
 
 def _note_idle(r: UeRecord, i: UeWentIdle) -> Result:
     """STARTING, PULLING or PUSHING: what is under way ends first; until then no packet finds the UE."""
-    return replace(r, ue_at=None, tunnels=NO_TUNNELS), (SetPath(None, OffloadRemoved),)
+    return replace(r, ue_at=None, tunnels=NO_TUNNELS, standby=()), (SetPath(None, OffloadRemoved),)
 
 
 def _note_left(r: UeRecord, i: UeLeft) -> Result:
     """The same for a UE that detached; whoever then has the PVM stops it."""
-    r = replace(r, registered=False, ue_at=None, tunnels=NO_TUNNELS)
+    r = replace(r, registered=False, ue_at=None, tunnels=NO_TUNNELS, standby=())
     return r, (SetPath(None, OffloadRemoved),)
 
 
@@ -227,8 +236,7 @@ def _expect_inside(r: UeRecord, i: HandoverExpected) -> Result:
 
 
 def _not_coming(r: UeRecord, i: Any) -> Result:
-    r = replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None)
-    return r, (SetPath(None, OffloadRemoved),)
+    return _stand_by(replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None), OffloadRemoved)
 
 
 def _come(r: UeRecord, i: Arrival) -> Result:
@@ -260,8 +268,7 @@ def _move(r: UeRecord, i: Arrival) -> Result:
 
 
 def _go_idle(r: UeRecord, i: UeWentIdle) -> Result:
-    r, commands = _not_coming(r, i)
-    return replace(r, ue_at=None), commands
+    return _not_coming(replace(r, ue_at=None, standby=()), i)
 
 
 def _forget(r: UeRecord, i: UeLeft) -> Result:
@@ -269,7 +276,7 @@ def _forget(r: UeRecord, i: UeLeft) -> Result:
     if r.pvm_at == r.here:
         return _stop(r)
     gone = UeRecord(r.pvm, r.here, r.follow, pvm_at=r.pvm_at, token=r.token)
-    return gone, (SetPath(None, OffloadRemoved),) if r.phase is not Phase.AWAY else ()
+    return gone, (SetPath(None, OffloadRemoved),) if r.phase is not Phase.AWAY or r.standby else ()
 
 
 # The source's part -----------------------------------------------------------------------------------------------
@@ -374,11 +381,15 @@ def _pulled(r: UeRecord, i: MovedHere) -> Result:
 
 
 def _pvm_seen(r: UeRecord, i: PvmSeen) -> Result:
-    return replace(r, pvm_at=i.cloudlet), ()
+    r, known = replace(r, pvm_at=i.cloudlet), r.pvm_at
+    return _stand_by(r, None) if r.standby and known != r.pvm_at else (r, ())
 
 
 def _pvm_gone(r: UeRecord, i: PvmGone) -> Result:
-    return (replace(r, pvm_at=None) if i.cloudlet == r.pvm_at else r), ()
+    if i.cloudlet != r.pvm_at:
+        return r, ()
+    r = replace(r, pvm_at=None)
+    return _stand_by(r, None) if r.standby else (r, ())
 
 
 def _prepared_for_another(r: UeRecord, i: PvmSeen) -> Result:

@@ -20,6 +20,8 @@ def standing_path(r: UeRecord) -> SetPath | None:
     match r.phase:
         case Phase.SERVING | Phase.PREPARED | Phase.DETOURED:
             return set_path(r, None)
+        case Phase.AWAY if r.stands_by:
+            return set_path(r, None, ue_at=r.ue_at)
         case Phase.PULLING if r.ue_at is not None:
             flipped = r.halted_at is not None or r.landed_at is not None
             return set_path(r, None, ue_at=r.ue_at, pvm_at=r.here if flipped else None)
@@ -39,7 +41,7 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
         case Phase.SERVING if not runs_here:
             return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm),)
         case Phase.LENDING | Phase.PARKED if not runs_here:
-            gone = replace(r, phase=Phase.AWAY, pvm_at=None, ready=None, tunnels=NO_TUNNELS)
+            gone = replace(r, phase=Phase.AWAY, pvm_at=None, ready=None, tunnels=NO_TUNNELS, standby=())
             return gone, (Announce(PvmStopped, from_cloudlet=r.here, reason="lost"),)
         case Phase.PUSHING:
             return r, (*again, ResumeMove(r.pvm))

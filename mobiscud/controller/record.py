@@ -8,7 +8,7 @@ from typing import Final
 
 from mobiscud.controller.inputs import Tunnels
 from mobiscud.core.commands import SetPath
-from mobiscud.core.edge import PathSpec, Pvm
+from mobiscud.core.edge import PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.events import OffloadEvent
 from mobiscud.core.ids import CloudletId
 
@@ -54,6 +54,13 @@ class UeRecord:
     landed_at: int | None = None
     token: int = 0
     """Counts the UE's arrivals, so that an old dwell timer means nothing."""
+    standby: tuple[UplinkTunnel, ...] = ()
+    """Its uplinks as they would be at our eNodeBs. They stand before it comes: in X2 it sends before we hear of it."""
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether a UE at another cloudlet finds its uplinks here if it comes."""
+        return bool(self.standby) and None not in (self.ue_ip, self.ue_at, self.pvm_at)
 
 
 def set_path(
@@ -71,7 +78,7 @@ def set_path(
         raise ValueError("a UE without address has no path")
     ue_at = ue_at or r.here
     pvm_at = pvm_at or r.pvm_at or r.here
-    uplinks = r.tunnels.uplinks + (r.expected.uplinks if r.expected else ())
-    path = PathSpec(r.ue_ip, r.pvm, pvm_at, ue_at, uplinks, r.tunnels.downlink)
+    uplinks = (*r.tunnels.uplinks, *(r.expected.uplinks if r.expected else ()), *r.standby)
+    path = PathSpec(r.ue_ip, r.pvm, pvm_at, ue_at, tuple(dict.fromkeys(uplinks)), r.tunnels.downlink)
     elsewhere = next((c for c in (pvm_at, ue_at) if c != r.here), None)
     return SetPath(path, announce, elsewhere or "local")

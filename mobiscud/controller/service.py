@@ -62,6 +62,7 @@ from mobiscud.core.edge import PathSpec, Pvm
 from mobiscud.core.errors import AdapterError, MobiScudError
 from mobiscud.core.events import Event, UeEvent
 from mobiscud.core.ids import CloudletId, PvmId, UeKey
+from mobiscud.core.ue import Enb
 
 ANSWER_S: Final = 2.0
 """How long another controller may take to answer."""
@@ -148,6 +149,7 @@ class CloudletController:
         follow = migration.policy == "follow"
         self._records = {ue: UeRecord(pvm, neighbourhood.here, follow) for ue, pvm in subscribers.items()}
         self._ue_of = {pvm.id: ue for ue, pvm in subscribers.items()}
+        self._our_enbs: set[str] = set()
         self._backlog: dict[UeKey, deque[tuple[Input, asyncio.Future[str | None]]]] = {}
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -184,6 +186,7 @@ class CloudletController:
             record = replace(record, pvm=current.pvm, here=current.here, follow=current.follow)
             record, commands = resume(record, runs_here=record.pvm.id in running)
             self._records[ue] = record
+            self._our_enbs.update(uplink.enb_address for uplink in record.standby)
             log.info("resumed", ue=ue, phase=record.phase)
             for command in commands:
                 try:
@@ -200,17 +203,25 @@ class CloudletController:
 
     def on_event(self, event: Event) -> None:
         """An event of the bus, a monitor's or a controller's."""
+        enb = getattr(event, "enb", None)
+        if isinstance(enb, Enb):
+            self._learn_address(enb)
         if isinstance(event, UeEvent) and event.ue in self._records:
-            happened = read(event, self._around.cloudlet_of)
+            happened = read(event, self._around.cloudlet_of, sorted(self._our_enbs))
             if happened is not None:
                 self.submit(event.ue, happened)
 
     def on_state(self, event: UeEvent) -> None:
         """Where the monitor's retained state says a UE is: news only to a controller that was away."""
         record = self._records.get(event.ue)
-        place = read(event, self._around.cloudlet_of)
+        place = read(event, self._around.cloudlet_of, sorted(self._our_enbs))
         if record is not None and isinstance(place, UeArrived | UeWentIdle) and not already_known(record, place):
             self.submit(event.ue, place)
+
+    def _learn_address(self, enb: Enb) -> None:
+        """Where the eNodeBs of our cloudlet are: from their S1 Setup, or from any UE they serve."""
+        if enb.enb_id is not None and enb.address and self._around.cloudlet_of.get(enb.enb_id) == self._around.here:
+            self._our_enbs.add(enb.address)
 
     def on_halted(self, pvm: PvmId, at: int) -> None:
         """The guest has stopped here for the switch-over of its migration."""

@@ -451,3 +451,37 @@ def test_every_input_means_something_somewhere(kind: type[Input]) -> None:
 @pytest.mark.parametrize("phase", Phase)
 def test_every_phase_can_be_left(phase: Phase) -> None:
     assert any(known is phase for known, _ in TRANSITIONS)
+
+
+# Uplinks stand before the UE comes ---------------------------------------------------------------------------------
+
+
+def standing_by() -> Playbook:
+    """c2, while UE and PVM are at c1: its uplink stands, since in X2 the UE sends before anybody hears of it."""
+    expected = PathSpec(IP, PVM, C1, C1, T2.uplinks)
+    return Playbook(C2).on(UeArrived(C1, IP, T1, T2.uplinks), SetPath(expected, None, C1)).is_in(Phase.AWAY)
+
+
+def test_a_neighbour_stands_by_while_the_ue_is_connected() -> None:
+    standing_by().on(PvmSeen(C1)).on(UeWentIdle(), SetPath(None, OffloadRemoved)).on(UeLeft())
+    standing_by().on(UeLeft(), SetPath(None, OffloadRemoved))
+
+
+def test_what_is_under_way_to_the_old_cloudlet_follows_the_ue() -> None:
+    (
+        standing_by()
+        .on(HandoverExpected(C2, IP, T2), SetPath(path(C1, C2, T2), OffloadPrepared, C1), AskDetour(C1))
+        .on(
+            HandoverDone(C2, IP, T2, T2.uplinks),
+            SetPath(path(C1, C2, T2), OffloadActivated, C1),
+            AskDetour(C1),
+            Wait(2),
+        )
+        .on(HandoverDone(C3, IP, T3, T2.uplinks), SetPath(PathSpec(IP, PVM, C1, C3, T2.uplinks), OffloadRemoved, C1))
+        .is_in(Phase.AWAY)
+    )
+
+
+def test_a_neighbour_leads_to_where_the_pvm_is() -> None:
+    standing_by().on(PvmSeen(C3), SetPath(PathSpec(IP, PVM, C3, C1, T2.uplinks), None, C3))
+    standing_by().on(PvmGone(C1), SetPath(None, None))
