@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Final
 
+from epc_monitor.garbage import rarely_full
 from epc_monitor.live import LiveCapture
 from epc_monitor.pipeline import Monitor
 from mobiscud.core.events import Event
@@ -17,6 +18,12 @@ DROP_CHECK_S: Final = 1.0
 
 async def watch(capture: LiveCapture, monitor: Monitor) -> AsyncIterator[Event]:
     """Give the events of a live capture, and what the kernel dropped of it, for as long as it is read."""
+    with rarely_full():
+        async for event in _watch(capture, monitor):
+            yield event
+
+
+async def _watch(capture: LiveCapture, monitor: Monitor) -> AsyncIterator[Event]:
     loop = asyncio.get_running_loop()
     asked = loop.time()
     async for frames in capture.batches():
