@@ -79,12 +79,15 @@ def _take(file: BinaryIO, size: int, what: str) -> bytes:
 def _pcap(file: BinaryIO, order: str, nanoseconds: int) -> Iterator[Frame]:
     """The classic format (draft-ietf-opsawg-pcap)."""
     linktype = struct.unpack(order + "HHiIII", _take(file, 20, "file header"))[5] & 0x0FFF_FFFF
-    record = struct.Struct(order + "IIII")
-    while header := file.read(16):
+    record = struct.Struct(order + "IIII").unpack
+    read = file.read
+    while header := read(16):
         if len(header) != 16:
             raise TruncatedCapture("cut off in the middle of a record header")
-        seconds, fraction, captured, _ = record.unpack(header)
-        data = _take(file, captured, "frame")
+        seconds, fraction, captured, _ = record(header)
+        data = read(captured) if captured <= _LARGEST_FRAME else _take(file, captured, "frame")
+        if len(data) != captured:
+            raise TruncatedCapture("cut off in the middle of a frame")
         yield Frame(seconds * 1_000_000_000 + fraction * nanoseconds, linktype, data)
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from epc_monitor.capture import read_capture
 from epc_monitor.frames import Frame
+from epc_monitor.garbage import rarely_full
 from epc_monitor.identity import UeKeys
 from epc_monitor.pipeline import Monitor
 from mobiscud.app import build
-from mobiscud.bus.cloudevents import TYPE_PREFIX, Envelopes, encode
+from mobiscud.bus.cloudevents import TYPE_PREFIX, Envelopes, as_text
 from mobiscud.core.config import Config
 from mobiscud.core.errors import AdapterError, ConfigError, MobiScudError
 from mobiscud.core.events import Event
@@ -61,6 +62,7 @@ def replay(files: Iterable[Path], config: Config, keys: UeKeys, options: ReplayO
 async def _replay(files: Iterable[Path], config: Config, monitor: Monitor, options: ReplayOptions) -> None:
     show_imsi = config.privacy.mode == "clear"
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(rarely_full())
         sinks: list[Sink] = []
         if options.output != "none":
             sinks.append(printer(options.output, f"/mobiscud/{config.site.name}/monitor", show_imsi=show_imsi))
@@ -71,11 +73,14 @@ async def _replay(files: Iterable[Path], config: Config, monitor: Monitor, optio
             bus = await stack.enter_async_context(_bus(config))
             sinks.append(EventPublisher(bus, config.site.name, "monitor", show_imsi=show_imsi).publish)
         published = 0
-        clock = _Clock()
+        clock = _Clock() if options.real_time else None
+        receive = monitor.receive
         for frame in _frames(files):
-            if options.real_time:
+            if clock is not None:
                 await asyncio.sleep(max(0.0, clock.wait_s(frame)))
-            events = monitor.receive(frame)
+            events = receive(frame)
+            if not events:
+                continue
             for event in events:
                 for sink in sinks:
                     sink(event)
@@ -132,10 +137,13 @@ class _Clock:
 def printer(form: str, source: str, *, show_imsi: bool, flush: bool = False) -> Sink:
     """Prints events on stdout, as ``jsonl`` or as a ``table`` for people; ``flush``: each at once."""
     envelopes = Envelopes(source, show_imsi=show_imsi)
+    write = sys.stdout.write
 
     def show(event: Event) -> None:
         envelope = envelopes.wrap(event)
-        print(encode(envelope).decode() if form == "jsonl" else describe(envelope), flush=flush)
+        write((as_text(envelope) if form == "jsonl" else describe(envelope)) + "\n")
+        if flush:
+            sys.stdout.flush()
 
     return show
 

@@ -14,6 +14,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cache
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Final, NewType, Union, get_args, get_origin, get_type_hints
 
@@ -82,7 +83,11 @@ class Envelopes:
 
 def encode(envelope: Json) -> bytes:
     """One CloudEvent in structured mode, compact UTF-8."""
-    return json.dumps(envelope, separators=(",", ":")).encode()
+    return as_text(envelope).encode()
+
+
+as_text: Final[Callable[[Json], str]] = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+"""The same as text; it is ASCII."""
 
 
 def decode(payload: bytes | str) -> Json:
@@ -145,14 +150,20 @@ def _writer(cls: Any) -> Convert:
     """A function that writes an instance of a dataclass as a dictionary."""
     hints = get_type_hints(cls)
     renamed = _RENAMED.get(cls, {})
-    parts = [
-        (f.name, renamed.get(f.name, f.name), _write_as(hints[f.name]))
-        for f in fields(cls)
-        if not (issubclass(cls, Event) and f.name in _ENVELOPE)
+    names = [f.name for f in fields(cls) if not (issubclass(cls, Event) and f.name in _ENVELOPE)]
+    shown = [renamed.get(name, name) for name in names]
+    converted = [
+        (name, convert)
+        for name, convert in zip(shown, (_write_as(hints[name]) for name in names), strict=True)
+        if convert is not _as_it_is
     ]
+    values = attrgetter(*names, "__class__")  # one more, so that it always is a tuple
 
     def write(value: Any) -> Json:
-        return {shown: convert(getattr(value, name)) for name, shown, convert in parts}
+        written: Json = dict(zip(shown, values(value)))  # noqa: B905  # the class at the end has no name
+        for name, convert in converted:
+            written[name] = convert(written[name])
+        return written
 
     return write
 
