@@ -115,6 +115,21 @@ def open_path() -> Iterator[Path]:
 
 
 @pytest.fixture
+def open_program(open_path: Path) -> Iterator[tuple[str, ...]]:
+    """The program where everybody may read it; the checkout may lie where only root looks."""
+    checkout, shown = Path(__file__).parents[2], open_path / "checkout"
+    shown.mkdir()
+    subprocess.run(["mount", "--bind", checkout, shown], check=True)
+    python = Path(sys.executable)
+    if python.is_relative_to(checkout):
+        python = shown / python.relative_to(checkout)
+    try:
+        yield ("env", f"PYTHONPATH={shown}", "PYTHONDONTWRITEBYTECODE=1", str(python), "-m", "mobiscud")
+    finally:
+        subprocess.run(["umount", shown], check=True)
+
+
+@pytest.fixture
 def wire() -> Iterator[Wire]:
     with Wire(f"monitor-test-{os.getpid()}") as wire:
         yield wire
@@ -216,12 +231,17 @@ class Process:
 
 @asynccontextmanager
 async def monitor(
-    wire: Wire, config: Path, interfaces: Iterable[str], *options: str, prefix: tuple[str, ...] = ()
+    wire: Wire,
+    config: Path,
+    interfaces: Iterable[str],
+    *options: str,
+    prefix: tuple[str, ...] = (),
+    program: tuple[str, ...] = PROGRAM,
 ) -> AsyncIterator[Process]:
     process = Process(config.parent, config.stem)
     watched = [word for name in interfaces for word in ("-i", name)]
     inside = ("ip", "netns", "exec", wire.name, *prefix)
-    await process.start(*inside, *PROGRAM, "monitor", "-c", str(config), "--log-level", "debug", *watched, *options)
+    await process.start(*inside, *program, "monitor", "-c", str(config), "--log-level", "debug", *watched, *options)
     try:
         yield process
     finally:
@@ -307,14 +327,14 @@ async def test_it_prints_what_it_would_publish(wire: Wire, tmp_path: Path) -> No
     assert facts(map(json.loads, process.printed.read_text().splitlines())) == facts(expected)
 
 
-async def test_the_privilege_to_capture_is_enough(wire: Wire, open_path: Path) -> None:
+async def test_the_privilege_to_capture_is_enough(wire: Wire, open_path: Path, open_program: tuple[str, ...]) -> None:
     keep = ("setpriv", "--inh-caps=-all,+net_raw", "--bounding-set=-all,+net_raw", "--ambient-caps=-all,+net_raw")
     as_nobody = (*keep, "--reuid=65534", "--regid=65534", "--clear-groups")
     async with Mosquitto(open_path) as broker, listening(broker.url) as heard:
         (open_path / "mqtt.sock").chmod(0o777)
         config = configuration(open_path, broker.unix_url, "m1")
         expected = replayed(CAPTURE, config)
-        async with monitor(wire, config, ["two"], prefix=as_nobody) as process:
+        async with monitor(wire, config, ["two"], prefix=as_nobody, program=open_program) as process:
             await heard.until(lambda: heard.is_online("m1"))
             assert "CapPrm:\t0000000000000000" in process.status()
             wire.send(frames_of(CAPTURE))
@@ -323,11 +343,11 @@ async def test_the_privilege_to_capture_is_enough(wire: Wire, open_path: Path) -
     assert "give CAP_NET_ADMIN" in process.log.read_text()
 
 
-async def test_it_becomes_the_user_it_is_told(wire: Wire, open_path: Path) -> None:
+async def test_it_becomes_the_user_it_is_told(wire: Wire, open_path: Path, open_program: tuple[str, ...]) -> None:
     async with Mosquitto(open_path) as broker, listening(broker.url) as heard:
         (open_path / "mqtt.sock").chmod(0o777)
         config = configuration(open_path, broker.unix_url, "m1", monitor="{user: nobody}")
-        async with monitor(wire, config, ["two"]) as process:
+        async with monitor(wire, config, ["two"], program=open_program) as process:
             await heard.until(lambda: heard.is_online("m1"))
             assert "Uid:\t65534\t65534\t65534\t65534" in process.status()
 
