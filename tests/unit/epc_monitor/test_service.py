@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from structlog.testing import capture_logs
 
 from epc_monitor.capture import read_capture
@@ -14,6 +13,7 @@ from epc_monitor.frames import Frame
 from epc_monitor.identity import UeKeys
 from epc_monitor.pipeline import Monitor
 from epc_monitor.service import watch
+from mobiscud.core.events import Event
 
 FILE = Path(__file__).parents[2] / "vectors/captures/epc-attach.pcap"
 
@@ -28,21 +28,25 @@ class Capture:
         return []
 
 
-async def test_a_fault_costs_one_frame_and_tells_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monitor = Monitor(UeKeys(bytes(32)))
-    whole = monitor.receive
-    frames = 0
+class FaultyMonitor:
+    """A monitor that cannot deal with the first frame."""
 
-    def faulty(frame: Frame) -> Any:
-        nonlocal frames
-        frames += 1
-        if frames == 1:
+    def __init__(self) -> None:
+        self._monitor = Monitor(UeKeys(bytes(32)))
+        self._frames = 0
+
+    def receive(self, frame: Frame) -> list[Event]:
+        self._frames += 1
+        if self._frames == 1:
             raise KeyError("999700000000001")
-        return whole(frame)
+        return self._monitor.receive(frame)
 
-    monkeypatch.setattr(monitor, "receive", faulty)
+
+async def test_a_fault_costs_one_frame_and_tells_nothing_of_it() -> None:
+    monitor: Any = FaultyMonitor()
+    capture: Any = Capture()
     with capture_logs() as logs:
-        seen = [event async for event in watch(Capture(), monitor)]  # type: ignore[arg-type]
+        seen = [event async for event in watch(capture, monitor)]
     assert any(event.TYPE == "ue.attached" for event in seen)
     assert [entry["fault"] for entry in logs] == ["KeyError"]
     assert "999700000000001" not in str(logs)
