@@ -15,7 +15,6 @@ import errno
 import fcntl
 import socket
 import struct
-import time
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -57,7 +56,6 @@ class LiveCapture:
         self.notes: list[str] = []
         self.buffer_bytes = buffer_bytes
         self._sockets: list[_InterfaceSocket] = []
-        self._latest = 0
 
     async def __aenter__(self) -> Self:
         self.open()
@@ -96,7 +94,7 @@ class LiveCapture:
     async def batches(self) -> AsyncIterator[list[Frame]]:
         """Frames as they come, in the order of their times over all interfaces, at most a few hundred of each at once.
 
-        A batch is empty when nothing has come for ``LOOK_EVERY_S``.
+        A batch may be empty, and is when nothing has come for ``LOOK_EVERY_S``.
         """
         loop = asyncio.get_running_loop()
         looked = loop.time()
@@ -124,22 +122,19 @@ class LiveCapture:
     def _read(self) -> list[Frame]:
         """What has come, and can have nothing before it that is still to be read.
 
-        A question and its answer often come by two interfaces, one for each direction of a tap: what came while others
-        were being read, or is later than what another has not yet handed over, waits for the next time.
+        A question and its answer often come by two interfaces, one for each direction of a tap, and the one read first
+        may get a frame while the other is read. So no frame is let through but those that are no later than what the
+        reading before had brought: whatever the kernel handed over before those has been read by now. Frames that
+        different processors receive at the same moment may still be stamped in one order and handed over in the other.
         """
         if len(self._sockets) == 1:
             return self._sockets[0].read()
-        now = max(time.time_ns(), self._latest)  # the clock may be set back
-        until = now
+        until = max((opened.waiting[-1].at for opened in self._sockets if opened.waiting), default=0)
         for opened in self._sockets:
-            whole = not opened.waiting
-            if whole:
-                opened.waiting = opened.read()
-                whole = len(opened.waiting) < _FRAMES_AT_ONCE
-            if opened.waiting:
-                self._latest = max(self._latest, opened.waiting[-1].at)
-                if not whole:
-                    until = min(until, opened.waiting[-1].at)
+            if len(opened.waiting) < _FRAMES_AT_ONCE:
+                opened.waiting += opened.read()
+            if len(opened.waiting) >= _FRAMES_AT_ONCE:  # more may wait in the kernel
+                until = min(until, opened.waiting[-1].at)
         frames = [frame for opened in self._sockets for frame in opened.waiting if frame.at <= until]
         frames.sort(key=lambda frame: frame.at)
         for opened in self._sockets:
