@@ -20,7 +20,7 @@ ACCEPTED = frozenset((16, 17))
 
 CONTEXT_NOT_FOUND = 64
 
-_IMSI, _CAUSE, _EBI, _PAA, _F_TEID, _BEARER_CONTEXT, _BEARER_QOS = 1, 2, 73, 79, 87, 93, 80
+_IMSI, _CAUSE, _APN, _EBI, _PAA, _F_TEID, _BEARER_CONTEXT, _BEARER_QOS = 1, 2, 71, 73, 79, 87, 93, 80
 
 
 class GtpType(IntEnum):
@@ -85,6 +85,7 @@ class GtpMessage(NamedTuple):
     f_teids: tuple[GtpFTeid, ...] = ()
     addresses: tuple[bytes, ...] = ()
     bearers: tuple[GtpBearer, ...] = ()
+    apn: str | None = None
 
     def f_teid(self, interface: int) -> GtpFTeid | None:
         """The first F-TEID of an interface type, outside of bearer contexts."""
@@ -132,6 +133,7 @@ def _message(data: bytes, offset: int) -> tuple[GtpMessage, int, bool]:
 
 def _elements(head: GtpMessage, data: bytes, offset: int, end: int) -> GtpMessage:
     imsi: str | None = None
+    apn: str | None = None
     cause: int | None = None
     ebi: int | None = None
     f_teids: list[GtpFTeid] = []
@@ -155,9 +157,13 @@ def _elements(head: GtpMessage, data: bytes, offset: int, end: int) -> GtpMessag
                 ebi = value[0] & 15
         elif element == _IMSI:
             imsi = _digits(value)
+        elif element == _APN:
+            apn = _apn(value)
         elif element == _PAA:
             addresses = _paa(value)
-    return GtpMessage(head.type, head.teid, head.sequence, imsi, cause, ebi, tuple(f_teids), addresses, tuple(bearers))
+    return GtpMessage(
+        head.type, head.teid, head.sequence, imsi, cause, ebi, tuple(f_teids), addresses, tuple(bearers), apn
+    )
 
 
 def _bearer(value: bytes) -> GtpBearer:
@@ -200,6 +206,21 @@ def _digits(value: bytes) -> str:
     if not (6 <= len(digits) <= 15 and digits.isdecimal()):
         raise DecodeError("an IMSI that has not 6 to 15 digits")
     return digits
+
+
+def _apn(value: bytes) -> str:
+    """APN (8.6): labels with their lengths; without the operator identifier, which no operator's file names."""
+    labels: list[str] = []
+    offset = 0
+    while offset < len(value):
+        end = offset + 1 + value[offset]
+        if end > len(value):
+            raise DecodeError("an APN label longer than its APN", offset)
+        labels.append(value[offset + 1 : end].decode("ascii", "replace").lower())
+        offset = end
+    if len(labels) > 3 and labels[-1] == "gprs" and labels[-2].startswith("mcc") and labels[-3].startswith("mnc"):
+        del labels[-3:]  # TS 23.003 9.1.2
+    return ".".join(labels)
 
 
 def _paa(value: bytes) -> tuple[bytes, ...]:

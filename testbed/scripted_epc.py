@@ -228,6 +228,7 @@ class Network:
         sgw: bytes = SGW,
         header: int = 0,
         cause: int = 16,
+        apn: bytes = b"\x08internet",
     ) -> list[Event]:
         """Create Session on S11, both messages."""
         self.sequence += 1
@@ -240,6 +241,7 @@ class Network:
             gtp_element(1, tbcd(imsi)),
             gtp_f_teid(10, MME, mme_teid),
             gtp_f_teid(7, PGW, 0, 1),
+            gtp_element(71, apn),
             gtp_element(93, context),
         )
         created = context + gtp_element(2, b"\x10\0") + gtp_f_teid(1, IPv4Address(SGW_U).packed, uplink)

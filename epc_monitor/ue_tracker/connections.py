@@ -160,7 +160,8 @@ class Connections:
         connection.attaching = False
         connection.setting_up = {}
         end = connection.end
-        self._facts.about(ue, kind, enb=end.enb, ecgi=end.ecgi, tai=end.tai, bearers=ordered(ue.bearers.values()))
+        bearers = ordered(ue.bearers.values())
+        self._facts.about(ue, kind, enb=end.enb, ecgi=end.ecgi, tai=end.tai, bearers=bearers, pdns=ue.pdns)
 
     def context_setup_failure(self, message: S1apMessage, association: S1Association) -> None:
         connection = self.leg(message, association)
@@ -249,6 +250,7 @@ class Connections:
         ue.sessions_gone = None
         ue.bearers = {}
         ue.ue_ip = ()
+        ue.pdns = ()
         self._registry.drop_tunnels(ue)
 
     def sessions_gone(self, ue: Ue) -> None:
@@ -382,6 +384,7 @@ class Connections:
         elif told.type is NasType.ATTACH_ACCEPT:
             if told.addresses and not ue.sessions:
                 ue.ue_ip = tuple(map(values.address, told.addresses))
+                ue.pdns = ()
         elif told.type is NasType.TAU_ACCEPT:
             if not connection.updated:
                 connection.updated = True

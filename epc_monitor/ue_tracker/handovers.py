@@ -80,9 +80,7 @@ class Handovers:
         handover = self._handover_of(target)
         handover.admitted = {item.e_rab_id: item for item in message.e_rabs_admitted}
         handover.bearers = joined(message.e_rabs_admitted, target.setting_up, target.ue.bearers)
-        self._tell(
-            target.ue, HandoverPrepared, handover, enb=association.enb, bearers=ordered(handover.bearers.values())
-        )
+        self._tell_prepared(target.ue, handover, association)
 
     def failure(self, message: S1apMessage, association: S1Association) -> None:
         """The target refuses; the source hears of it in a Handover Preparation Failure."""
@@ -160,7 +158,7 @@ class Handovers:
         handover = target.handover = Handover(HandoverKind.X2, source, target.end)
         handover.target = target
         handover.bearers = joined(message.e_rabs_switched_downlink, {}, ue.bearers)
-        self._tell(ue, HandoverPrepared, handover, enb=association.enb, bearers=ordered(handover.bearers.values()))
+        self._tell_prepared(ue, handover, association)
 
     def path_switch_acknowledge(self, message: S1apMessage, association: S1Association) -> None:
         target = self._connections.leg(message, association)
@@ -213,7 +211,12 @@ class Handovers:
             ecgi=end.ecgi,
             tai=end.tai,
             bearers=ordered(handover.bearers.values()),
+            pdns=ue.pdns,
         )
+
+    def _tell_prepared(self, ue: Ue, handover: Handover, association: S1Association) -> None:
+        bearers = ordered(handover.bearers.values())
+        self._tell(ue, HandoverPrepared, handover, enb=association.enb, bearers=bearers, pdns=ue.pdns)
 
     def _tell(self, ue: Ue, kind: type[HandoverEvent], handover: Handover, **fields: Any) -> None:
         self._facts.about(

@@ -282,6 +282,7 @@ class Registry:
             ue.ciphering = stranger.ciphering
         if not ue.ue_ip:
             ue.ue_ip = stranger.ue_ip
+            ue.pdns = stranger.pdns
         ue.connected = ue.connected or stranger.connected
         ue.place = stranger.place or ue.place
         if ue.registered is None:

@@ -11,12 +11,15 @@ from epc_monitor.ue_tracker.connections import Connections
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.registry import Registry
 from epc_monitor.ue_tracker.state import S11Tunnel, Ue
+from mobiscud.core.ids import ERabId
+from mobiscud.core.ue import Pdn
 
 
 class _Create(NamedTuple):
     """A Create Session Request of an MME that waits for its answer."""
 
     imsi: str
+    apn: str | None
     mme: tuple[bytes, int]
     session: S11Tunnel | None
 
@@ -80,7 +83,7 @@ class Sessions:
         if mme is None or message.imsi is None:
             return
         session = self._registry.session(packet.destination, message.teid) if message.teid else None
-        self._wait(packet, message, _Create(message.imsi, (mme.address, mme.teid), session))
+        self._wait(packet, message, _Create(message.imsi, message.apn, (mme.address, mme.teid), session))
 
     def _create_response(self, message: GtpMessage, packet: Packet) -> None:
         asked = self._answered(packet, message)
@@ -99,7 +102,8 @@ class Sessions:
             self._registry.open_session(session)
         default = next((bearer.ebi for bearer in message.bearers if bearer.ebi is not None), None)
         if default is not None:
-            session.pdns[default] = tuple(map(values.address, message.addresses))
+            addresses = tuple(map(values.address, message.addresses))
+            session.pdns[default] = Pdn(ERabId(default), asked.apn, addresses)
         self._own_tunnels(ue, message)
         _tell_addresses(ue)
         self._connections.sessions_back(ue)
@@ -158,5 +162,5 @@ class Sessions:
 
 def _tell_addresses(ue: Ue) -> None:
     """All addresses of a UE, those of its first PDN connection first."""
-    found = (address for session in ue.sessions for addresses in session.pdns.values() for address in addresses)
-    ue.ue_ip = tuple(dict.fromkeys(found))
+    ue.pdns = tuple(pdn for session in ue.sessions for pdn in session.pdns.values())
+    ue.ue_ip = tuple(dict.fromkeys(address for pdn in ue.pdns for address in pdn.addresses))

@@ -10,7 +10,7 @@ from epc_monitor.s1ap.erabs import ERabAdmitted, ERabEnd, ERabModify, ERabSetup
 from epc_monitor.s1ap.message import S1apMessage
 from epc_monitor.sctp import Association
 from mobiscud.core.ids import ERabId, FTeid, Imsi, Tai, UeKey
-from mobiscud.core.ue import BearerContext, Cause, Enb, HandoverEnd, HandoverKind, Mme
+from mobiscud.core.ue import BearerContext, Cause, Enb, HandoverEnd, HandoverKind, Mme, Pdn
 
 
 class Leg(StrEnum):
@@ -88,6 +88,7 @@ class Ue:
         "key",
         "legs",
         "named",
+        "pdns",
         "place",
         "registered",
         "s_tmsis",
@@ -105,6 +106,7 @@ class Ue:
         self.named = False  # an event has told this key to the world
         self.place: str | None = None  # the address of the eNodeB where the world believes it to be
         self.ue_ip: tuple[str, ...] = ()
+        self.pdns: tuple[Pdn, ...] = ()
         self.bearers: dict[int, BearerContext] = {}
         self.connection: S1Connection | None = None  # the one that serves it
         self.legs: dict[S1Connection, None] = {}  # all of them
@@ -195,7 +197,7 @@ class Handover:
 
 
 class S11Tunnel:
-    """The S11 tunnel of one UE: the F-TEIDs of MME and S-GW. ``pdns``: the UE's addresses by default bearer.
+    """The S11 tunnel of one UE: the F-TEIDs of MME and S-GW. ``pdns``: the PDN connections by default bearer.
 
     ``mme_address`` is the one from which the MME has spoken.
     """
@@ -207,7 +209,7 @@ class S11Tunnel:
         self.mme = mme
         self.mme_address = mme_address
         self.sgw = sgw
-        self.pdns: dict[int, tuple[str, ...]] = {}
+        self.pdns: dict[int, Pdn] = {}
 
 
 def ordered(bearers: Iterable[BearerContext]) -> tuple[BearerContext, ...]:

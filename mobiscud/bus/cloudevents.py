@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cache
@@ -190,12 +190,15 @@ def _as_it_is(value: Any) -> Any:
 
 @cache
 def _reader(cls: Any) -> Convert:
-    """A function that reads a dictionary into keyword arguments (an event) or an instance (all else)."""
+    """A function that reads a dictionary into keyword arguments (an event) or an instance (all else).
+
+    What is not there at all, since who wrote it is of an older version, has its default value.
+    """
     hints = get_type_hints(cls)
     renamed = _RENAMED.get(cls, {})
     is_event = issubclass(cls, Event)
     parts = [
-        (f.name, renamed.get(f.name, f.name), _read_as(hints[f.name]))
+        (f.name, renamed.get(f.name, f.name), _read_as(hints[f.name]), f.default is MISSING)
         for f in fields(cls)
         if not (is_event and f.name in _ENVELOPE)
     ]
@@ -203,7 +206,7 @@ def _reader(cls: Any) -> Convert:
     def read(value: Any) -> Any:
         if not isinstance(value, dict):
             raise TypeError(f"{cls.__name__} is an object, not {type(value).__name__}")
-        found = {name: convert(value.get(shown)) for name, shown, convert in parts}
+        found = {name: convert(value.get(shown)) for name, shown, convert, needed in parts if needed or shown in value}
         return found if is_event else cls(**found)
 
     return read

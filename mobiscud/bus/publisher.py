@@ -18,7 +18,7 @@ from mobiscud.core.events import (
     UePlacedEvent,
 )
 
-PLACE = ("enb", "ecgi", "tai", "bearers")
+PLACE = ("enb", "ecgi", "tai", "bearers", "pdns")
 
 
 class Outbox(Protocol):

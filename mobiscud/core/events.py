@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from mobiscud.core.edge import Pvm
 from mobiscud.core.ids import CloudletId, Ecgi, Imsi, Tai, UeKey
-from mobiscud.core.ue import BearerContext, Cause, Enb, Forwarding, HandoverEnd, HandoverKind, Mme
+from mobiscud.core.ue import BearerContext, Cause, Enb, Forwarding, HandoverEnd, HandoverKind, Mme, Pdn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,7 @@ class UePlacedEvent(UeEvent):
     ecgi: Ecgi | None
     tai: Tai | None
     bearers: tuple[BearerContext, ...]
+    pdns: tuple[Pdn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +168,7 @@ class HandoverPrepared(HandoverEvent):
     TYPE: ClassVar[str] = "handover.prepared"
     enb: Enb | None
     bearers: tuple[BearerContext, ...]
+    pdns: tuple[Pdn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +190,7 @@ class HandoverCompleted(HandoverEvent):
     ecgi: Ecgi | None
     tai: Tai | None
     bearers: tuple[BearerContext, ...]
+    pdns: tuple[Pdn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,18 @@ class BearerContext:
 
 
 @dataclass(frozen=True, slots=True)
+class Pdn:
+    """A PDN connection: the E-RAB of its default bearer, its APN without the operator identifier, the UE's addresses.
+
+    ``apn`` is in lower case (TS 23.003 9.1); None where it was not overheard.
+    """
+
+    e_rab_id: ERabId
+    apn: str | None = None
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Cause:
     """Why (TS 36.413 9.2.1.3): group ``radio_network``, ``transport``, ``nas``, ``protocol`` or ``misc``."""
 

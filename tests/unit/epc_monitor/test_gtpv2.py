@@ -49,6 +49,26 @@ RESPONSE = message(
 )
 
 
+@pytest.mark.parametrize(
+    ("octets", "apn"),
+    [
+        (b"\x08internet", "internet"),
+        (b"\x03IMS\x05Corp1", "ims.corp1"),
+        (b"\x08internet\x06mnc070\x06mcc999\x04gprs", "internet"),
+        (b"", ""),
+        (b"\x02\xff\xfe", "\ufffd\ufffd"),
+    ],
+)
+def test_apn(octets: bytes, apn: str) -> None:
+    [request] = gtpv2.decode(message(32, element(71, octets)))
+    assert request.apn == apn
+
+
+def test_an_apn_that_lies_about_its_length() -> None:
+    with pytest.raises(DecodeError, match="APN label"):
+        gtpv2.decode(message(32, element(71, b"\x09internet")))
+
+
 def test_create_session() -> None:
     [request] = gtpv2.decode(REQUEST)
     assert request.type == GtpType.CREATE_SESSION_REQUEST

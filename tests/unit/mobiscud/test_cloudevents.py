@@ -24,7 +24,7 @@ from mobiscud.core.ids import (
     Teid,
     UeKey,
 )
-from mobiscud.core.ue import BearerContext, Cause, Enb, HandoverEnd, HandoverKind
+from mobiscud.core.ue import BearerContext, Cause, Enb, HandoverEnd, HandoverKind, Pdn
 
 PLMN = Plmn("999", "70")
 UE = UeKey("ue-0123456789abcdef")
@@ -40,6 +40,7 @@ ATTACHED = UeAttached(
     ecgi=Ecgi(PLMN, CellId(0xA1B2C)),
     tai=Tai(PLMN, Tac(1)),
     bearers=(BEARER,),
+    pdns=(Pdn(ERabId(5), "internet", ("45.45.0.2",)),),
 )
 COMPLETED = HandoverCompleted(
     at=5_000,
@@ -87,6 +88,7 @@ def test_data_has_the_forms_of_the_contract() -> None:
                 "downlink": {"address": "10.0.0.11", "teid": "0x00002001"},
             }
         ],
+        "pdns": [{"e_rab_id": 5, "apn": "internet", "addresses": ["45.45.0.2"]}],
     }
 
 
@@ -97,6 +99,14 @@ def test_what_is_written_is_read_back(event: Event) -> None:
     for name in event.__dataclass_fields__:
         if name != "origin":
             assert getattr(read, name) == getattr(event, name), name
+
+
+def test_what_an_older_version_did_not_write_has_its_default() -> None:
+    envelope = Envelopes("/mobiscud/lab/monitor").wrap(ATTACHED)
+    del envelope["data"]["pdns"]
+    read = unwrap(envelope)
+    assert isinstance(read, UeAttached)
+    assert read.pdns == ()
 
 
 def test_an_imsi_stays_inside_unless_clear() -> None:

@@ -22,6 +22,8 @@ from mobiscud.core.events import (
     UeEvent,
     UeIdle,
 )
+from mobiscud.core.ids import ERabId
+from mobiscud.core.ue import Pdn
 from testbed.scripted_epc import DETACH, NORMAL, QOS, SGW_U, Nas, Network, end, guti_identity, imsi_identity
 
 IMSI, OTHER = "999700000000001", "999700000000002"
@@ -158,6 +160,20 @@ def test_the_second_session_of_a_ue(network: Network) -> None:
     assert network.delete_session(0x501, 0x601, 6) == []
     [detached] = network.delete_session(0x501, 0x601, 5)
     assert isinstance(detached, UeDetached)
+
+
+def test_the_pdn_connections_are_told_with_the_place(network: Network) -> None:
+    enb = network.enb(11)
+    network.attach(enb, IMSI)
+    network.session(IMSI, 0x501, 0x601, 0x200, "10.46.0.2", ebi=6, header=0x601, apn=b"\x03ims")
+    enb.release(1, 1)
+    enb.initial(2, Nas.SERVICE_REQUEST, 0xC001)
+    [connected] = enb.context(2, 2, 0x100)
+    assert isinstance(connected, UeConnected)
+    assert connected.pdns == (
+        Pdn(ERabId(5), "internet", ("10.45.0.2",)),
+        Pdn(ERabId(6), "ims", ("10.46.0.2",)),
+    )
 
 
 def test_a_refused_deletion_and_a_refused_creation_change_nothing(network: Network) -> None:
