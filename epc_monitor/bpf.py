@@ -1,13 +1,14 @@
 """The kernel's part of the capture: classic BPF programs that let signalling pass and nothing else.
 
 Passed are SCTP, UDP with one of our ports at either end, later fragments of UDP (they carry no ports), and IPv6 with
-extension headers; behind no, one or two VLAN tags. What is passed in vain is dropped when it is decoded.
+extension headers; behind no, one or two VLAN tags; of the interfaces that are asked for. What is passed in vain is
+dropped when it is decoded.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from epc_monitor.frames import SCTP, UDP
@@ -18,11 +19,15 @@ SCTP_OVER_UDP_PORT: Final = 9899
 
 PORTS: Final = (GTPV2_PORT, SCTP_OVER_UDP_PORT)
 
-_LD_H_ABS, _LD_B_ABS, _LD_H_IND, _LD_B_IND = 0x28, 0x30, 0x48, 0x50
+_LD_W_ABS, _LD_H_ABS, _LD_B_ABS, _LD_H_IND, _LD_B_IND = 0x20, 0x28, 0x30, 0x48, 0x50
 _LDX_IMM, _JEQ, _JSET, _RET = 0x01, 0x15, 0x45, 0x06
 _AND, _LSH, _RSH, _ADD_X, _TAX = 0x54, 0x64, 0x74, 0x0C, 0x07
 
 _WHOLE_FRAME = 0x40000
+
+_PACKET_TYPE, _INTERFACE_INDEX = 0xFFFF_F000 + 4, 0xFFFF_F000 + 8
+"""Places in no frame, where the kernel shows what it knows of one (SKF_AD_PKTTYPE, SKF_AD_IFINDEX)."""
+_OUTGOING = 4
 
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _TAGS = (0x8100, 0x88A8, 0x9100)
@@ -85,9 +90,27 @@ def _after_link_layer() -> list[Step]:
     ]
 
 
-def ethernet_filter() -> bytes:
-    """For interfaces whose frames begin with an Ethernet header."""
-    steps: list[Step] = []
+def _of_interfaces(wanted: Iterable[int], loops: Iterable[int]) -> list[Step]:
+    """Let go on what one of these interfaces shows; of those that loop, which show each frame twice, as it comes in."""
+    return [
+        Step(_LD_W_ABS, _INTERFACE_INDEX),
+        *_goto_if(loops, "loop"),
+        *_goto_if(wanted, "frame"),
+        _DROP,
+        _label("loop"),
+        Step(_LD_W_ABS, _PACKET_TYPE),
+        Step(_JEQ, _OUTGOING, None, "frame"),
+        _DROP,
+        _label("frame"),
+    ]
+
+
+def ethernet_filter(wanted: Collection[int], loops: Collection[int] = ()) -> bytes:
+    """For interfaces whose frames begin with an Ethernet header; those wanted, and those of them that ``loops``.
+
+    Both are interface indices, 250 at the very most.
+    """
+    steps = _of_interfaces(wanted, loops)
     for depth, next_depth in ((0, "tag 1"), (1, "tag 2"), (2, None)):
         offset = 14 + 4 * depth
         steps += [
@@ -103,9 +126,10 @@ def ethernet_filter() -> bytes:
     return assemble(steps + _after_link_layer())
 
 
-def ip_filter() -> bytes:
-    """For interfaces whose packets are handed over without a link layer."""
+def ip_filter(wanted: Collection[int]) -> bytes:
+    """For interfaces whose packets are handed over without a link layer: those with the indices wanted, at most 250."""
     steps = [
+        *_of_interfaces(wanted, ()),
         Step(_LDX_IMM, 0),
         Step(_LD_B_ABS, 0),
         Step(_RSH, 4),

@@ -1,10 +1,13 @@
 """Live capture: AF_PACKET sockets with a kernel filter, a large buffer and kernel time stamps.
 
+All interfaces of a kind share one socket. So what is read comes in the order in which the kernel has received it, over
+all of them, and no clock is asked: clocks are set back now and then, and a question must not come after its answer.
+
 Nothing is read far ahead of who consumes the frames: what waits, waits in the kernel's buffer, and what does not fit
 there is counted. A VLAN tag that the network card has taken off is not missed, since nothing here depends on it.
 
 An interface that goes down, or is no more, is said and looked for until it is back. That needs no privilege: a packet
-socket, once open, may be bound again by anybody.
+socket, once open, may be given another filter, and be bound again, by anybody.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ import asyncio
 import ctypes
 import errno
 import fcntl
+import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -29,18 +34,23 @@ BUFFER_BYTES: Final = 64 << 20
 LOOK_EVERY_S: Final = 1.0
 """How long ``batches`` keeps silent when nothing comes, and how often it looks for interfaces that are away."""
 
+MOST_INTERFACES: Final = 64
+
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
 _SOL_PACKET = 263
-_PACKET_ADD_MEMBERSHIP, _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 1, 6, 23
+_PACKET_ADD_MEMBERSHIP, _PACKET_STATISTICS = 1, 6
 _PACKET_MR_PROMISC = 1
 _ETH_P_ALL = 3
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
-_SIOCGIFFLAGS, _IFF_UP = 0x8913, 1
+_SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
+_IFNAMSIZ, _IFF_UP = 16, 1
 _LARGEST_FRAME = 0x11000
 _FRAMES_AT_ONCE = 512
 
 _timespec = struct.Struct("qq")
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_timespec.size)
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 log = structlog.get_logger(__name__)
 
@@ -52,10 +62,11 @@ class LiveCapture:
     """
 
     def __init__(self, interfaces: Sequence[str], buffer_bytes: int = BUFFER_BYTES) -> None:
-        self.interfaces = tuple(interfaces)
+        """``buffer_bytes``: of the kernel, for all interfaces of a kind together."""
+        self.interfaces = tuple(dict.fromkeys(interfaces))
         self.notes: list[str] = []
         self.buffer_bytes = buffer_bytes
-        self._sockets: list[_InterfaceSocket] = []
+        self._taps: list[_Tap] = []
 
     async def __aenter__(self) -> Self:
         self.open()
@@ -72,11 +83,15 @@ class LiveCapture:
         :raises SetupError: an interface is not there, or the privilege is missing
         """
         wanted = self.buffer_bytes
+        if len(self.interfaces) > MOST_INTERFACES:
+            raise SetupError(
+                f"{len(self.interfaces)} interfaces are too many for one monitor: {MOST_INTERFACES} at most"
+            )
         try:
-            for name in self.interfaces:
-                opened = _InterfaceSocket(name, wanted)
-                self._sockets.append(opened)
-                self.buffer_bytes = min(self.buffer_bytes, opened.buffer_bytes)
+            for linktype, names in self._by_linktype().items():
+                tap = _Tap(linktype, names, wanted)
+                self._taps.append(tap)
+                self.buffer_bytes = min(self.buffer_bytes, tap.buffer_bytes)
         except BaseException:
             self.close()
             raise
@@ -87,59 +102,53 @@ class LiveCapture:
             )
 
     def close(self) -> None:
-        for opened in self._sockets:
-            opened.socket.close()
-        self._sockets.clear()
+        for tap in self._taps:
+            tap.socket.close()
+        self._taps.clear()
 
     async def batches(self) -> AsyncIterator[list[Frame]]:
-        """Frames as they come, in the order of their times over all interfaces, at most a few hundred of each at once.
+        """Frames as they come, in the kernel's order, at most a few hundred at once.
 
-        A batch may be empty, and is when nothing has come for ``LOOK_EVERY_S``.
+        That order holds over all interfaces of a kind, with Ethernet or without; those with Ethernet are read first. A
+        batch may be empty, and is when nothing has come for ``LOOK_EVERY_S``.
         """
         loop = asyncio.get_running_loop()
         looked = loop.time()
         while True:
             frames = self._read()
-            if not frames and not any(opened.waiting for opened in self._sockets):
+            if not frames:
                 await self._readable(LOOK_EVERY_S)
                 frames = self._read()
             if loop.time() - looked >= LOOK_EVERY_S:
                 looked = loop.time()
-                for opened in self._sockets:
-                    opened.recover()
+                for tap in self._taps:
+                    tap.follow()
             yield frames
             await asyncio.sleep(0)
 
     @property
     def away(self) -> list[str]:
         """The interfaces that are down or gone."""
-        return [opened.name for opened in self._sockets if opened.away]
+        return [name for tap in self._taps for name in tap.away]
 
-    def drops(self) -> list[tuple[str, int]]:
-        """Frames the kernel had no room for, by interface, since this was last asked."""
-        return [(opened.name, count) for opened in self._sockets if (count := opened.dropped())]
+    def drops(self) -> list[tuple[str | None, int]]:
+        """Frames the kernel had no room for, since this was last asked, and where: None when it was one of several."""
+        return [(tap.alone, count) for tap in self._taps if (count := tap.dropped())]
+
+    def _by_linktype(self) -> dict[int, list[str]]:
+        """The interfaces of each kind, Ethernet first."""
+        found: dict[int, list[str]] = {LINKTYPE_ETHERNET: [], LINKTYPE_RAW: []}
+        with _packet_socket(socket.SOCK_RAW) as asking:
+            for name in self.interfaces:
+                link = _look(asking, name)
+                if link is None:
+                    there = ", ".join(name for _, name in socket.if_nameindex())
+                    raise SetupError(f"there is no interface {name}; there are: {there}")
+                found[link.linktype].append(name)
+        return {linktype: names for linktype, names in found.items() if names}
 
     def _read(self) -> list[Frame]:
-        """What has come, and can have nothing before it that is still to be read.
-
-        A question and its answer often come by two interfaces, one for each direction of a tap, and the one read first
-        may get a frame while the other is read. So no frame is let through but those that are no later than what the
-        reading before had brought: whatever the kernel handed over before those has been read by now. Frames that
-        different processors receive at the same moment may still be stamped in one order and handed over in the other.
-        """
-        if len(self._sockets) == 1:
-            return self._sockets[0].read()
-        until = max((opened.waiting[-1].at for opened in self._sockets if opened.waiting), default=0)
-        for opened in self._sockets:
-            if len(opened.waiting) < _FRAMES_AT_ONCE:
-                opened.waiting += opened.read()
-            if len(opened.waiting) >= _FRAMES_AT_ONCE:  # more may wait in the kernel
-                until = min(until, opened.waiting[-1].at)
-        frames = [frame for opened in self._sockets for frame in opened.waiting if frame.at <= until]
-        frames.sort(key=lambda frame: frame.at)
-        for opened in self._sockets:
-            opened.waiting = [frame for frame in opened.waiting if frame.at > until]
-        return frames
+        return [frame for tap in self._taps for frame in tap.read()]
 
     async def _readable(self, within_s: float) -> None:
         """Wait until one of the sockets has something to say."""
@@ -150,7 +159,7 @@ class LiveCapture:
             if not waiter.done():
                 waiter.set_result(None)
 
-        descriptors = [opened.socket.fileno() for opened in self._sockets]
+        descriptors = [tap.socket.fileno() for tap in self._taps]
         for descriptor in descriptors:
             loop.add_reader(descriptor, wake)
         timer = loop.call_later(within_s, wake)
@@ -162,28 +171,33 @@ class LiveCapture:
                 loop.remove_reader(descriptor)
 
 
-class _InterfaceSocket:
-    """One interface. Frames of interfaces without Ethernet are taken as the IP packets they carry."""
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """An interface as it is now. ``loops``: what goes out there comes in again."""
 
-    def __init__(self, name: str, buffer_bytes: int) -> None:
-        self.name = name
-        self.linktype = LINKTYPE_ETHERNET
-        self.waiting: list[Frame] = []
-        self.away = False
-        self.socket = self._open(socket.SOCK_RAW)
+    index: int
+    linktype: int
+    loops: bool
+    up: bool
+
+
+class _Tap:
+    """One packet socket for all interfaces of a kind: with Ethernet, or those whose IP packets are taken.
+
+    An interface that is alone is bound to, which spares the others' frames the way through the filter.
+    """
+
+    def __init__(self, linktype: int, names: Sequence[str], buffer_bytes: int) -> None:
+        self.linktype = linktype
+        self.away: list[str] = []
+        self.alone = names[0] if len(names) == 1 else None
+        self._names = names
+        self._listening: Mapping[str, int] = {}  # to which index of each
+        self.socket = _packet_socket(socket.SOCK_RAW if linktype == LINKTYPE_ETHERNET else socket.SOCK_DGRAM)
         try:
-            self._hardware_type = hardware = self._hardware()
-            if hardware not in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK):
-                self.socket.close()
-                self.linktype = LINKTYPE_RAW
-                self.socket = self._open(socket.SOCK_DGRAM)
-            self._attach(ethernet_filter() if self.linktype == LINKTYPE_ETHERNET else ip_filter())
             self.buffer_bytes = self._enlarge(buffer_bytes)
             self.socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            if hardware == _ARPHRD_LOOPBACK:  # where every frame comes out and in again
-                self.socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-            self._listen_to_all()
-            self.socket.bind((name, _ETH_P_ALL))
+            self.follow()
         except BaseException:
             self.socket.close()
             raise
@@ -192,72 +206,70 @@ class _InterfaceSocket:
         self._view = memoryview(self._buffer)
 
     def read(self) -> list[Frame]:
-        """What has come, up to a bound, so that every interface gets its turn."""
+        """What has come, up to a bound."""
         frames: list[Frame] = []
-        receive, buffer, view = self.socket.recvmsg_into, [self._buffer], self._view
+        receive, buffer, view, linktype = self.socket.recvmsg_into, [self._buffer], self._view, self.linktype
         for _ in range(_FRAMES_AT_ONCE):
             try:
-                size, ancillary, _, _ = receive(buffer, _ANCILLARY_BYTES)
+                size, ancillary, _, address = receive(buffer, _ANCILLARY_BYTES)
             except BlockingIOError:
                 break
             except OSError as error:
                 if error.errno not in (errno.ENETDOWN, errno.ENXIO):
                     raise
-                if not self.away:
-                    self.away = True
-                    log.warning(
-                        "interface is down or gone; what passes there meanwhile is not seen", interface=self.name
-                    )
-                break
+                break  # the interface bound to is away; ``follow`` sees to it
             seconds, nanoseconds = _timespec.unpack(ancillary[0][2])
             at = seconds * 1_000_000_000 + nanoseconds
-            frames.append(Frame(at, self.linktype, bytes(view[:size]), self.name))
+            frames.append(Frame(at, linktype, bytes(view[:size]), address[0] or None))
         return frames
 
-    def recover(self) -> None:
-        """When the interface is away: see whether it is back. The kernel lets go of one that is deleted for good."""
-        if not self.away:
-            return
-        try:
-            if self.socket.getsockname()[0] != self.name:
-                if self._hardware() != self._hardware_type:
-                    return
-                self._listen_to_all()
-                self.socket.bind((self.name, _ETH_P_ALL))
-            request = fcntl.ioctl(self.socket, _SIOCGIFFLAGS, struct.pack("16sH14x", self.name.encode(), 0))
-        except (OSError, SetupError):
-            return  # not yet
-        if struct.unpack("16sH14x", request)[1] & _IFF_UP:
-            self.away = False
-            log.info("interface is back", interface=self.name)
+    def follow(self) -> None:
+        """See what has become of the interfaces. One that was deleted and made anew is another one to the kernel."""
+        found = {name: link for name in self._names if (link := _look(self.socket, name)) is not None}
+        there = {name: link for name, link in found.items() if link.linktype == self.linktype}
+        indices = {name: link.index for name, link in there.items()}
+        let_go = self.alone is not None and self.socket.getsockname()[0] != self.alone
+        if indices != self._listening or (there and let_go):
+            try:
+                self._listen(there)
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+                return  # one is gone again already; the next look will see
+            self._listening = indices
+        away = [name for name in self._names if name not in there or not there[name].up]
+        for name in away:
+            if name not in self.away:
+                log.warning("interface is down or gone; what passes there meanwhile is not seen", interface=name)
+        for name in self.away:
+            if name not in away:
+                log.info("interface is back", interface=name)
+        self.away = away
 
     def dropped(self) -> int:
         """Frames dropped since the last call; asking sets the kernel's counter back."""
         statistics = self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
         return int(struct.unpack("II", statistics)[1])
 
-    @staticmethod
-    def _open(kind: socket.SocketKind) -> socket.socket:
-        """A packet socket that receives nothing yet (protocol 0), so that no frame slips by the filter."""
-        try:
-            return socket.socket(socket.AF_PACKET, kind, 0)
-        except PermissionError as error:
-            raise SetupError(
-                "capturing needs the privilege CAP_NET_RAW: run as root, or under systemd with "
-                "AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN"
-            ) from error
+    def _listen(self, links: Mapping[str, _Link]) -> None:
+        """Take the frames of these interfaces, also those for others, as mirrored ports bring them."""
+        indices = [link.index for link in links.values()]
+        if self.linktype == LINKTYPE_ETHERNET:
+            self._attach(ethernet_filter(indices, [link.index for link in links.values() if link.loops]))
+        else:
+            self._attach(ip_filter(indices))
+        for index in indices:
+            request = struct.pack("iHH8s", index, _PACKET_MR_PROMISC, 0, b"")
+            self.socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
+        if links:
+            self._bind(0 if self.alone is None else indices[0])
 
-    def _hardware(self) -> int:
-        """ARPHRD type of the interface."""
-        try:
-            self.socket.bind((self.name, 0))
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise SetupError(f"cannot capture on {self.name}: {error.strerror}") from error
-            there = ", ".join(name for _, name in socket.if_nameindex())
-            raise SetupError(f"there is no interface {self.name}; there are: {there}") from error
-        hardware = self.socket.getsockname()[3]
-        return int(hardware)
+    def _bind(self, index: int) -> None:
+        """Receive from the interface, or with 0 from all of them, for which ``socket.bind`` has no word."""
+        address = struct.pack("HHiHBB8x", socket.AF_PACKET, socket.htons(_ETH_P_ALL), index, 0, 0, 0)
+        if _libc.bind(self.socket.fileno(), address, len(address)):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
 
     def _attach(self, program: bytes) -> None:
         steps = ctypes.create_string_buffer(program, len(program))
@@ -272,7 +284,31 @@ class _InterfaceSocket:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
         return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles what it is told
 
-    def _listen_to_all(self) -> None:
-        """Also frames that are for others, as mirrored ports bring them."""
-        request = struct.pack("iHH8s", socket.if_nametoindex(self.name), _PACKET_MR_PROMISC, 0, b"")
-        self.socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
+
+def _packet_socket(kind: socket.SocketKind) -> socket.socket:
+    """A packet socket that receives nothing yet (protocol 0), so that no frame slips by the filter."""
+    try:
+        return socket.socket(socket.AF_PACKET, kind, 0)
+    except PermissionError as error:
+        raise SetupError(
+            "capturing needs the privilege CAP_NET_RAW: run as root, or under systemd with "
+            "AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN"
+        ) from error
+
+
+def _look(asking: socket.socket, name: str) -> _Link | None:
+    """The interface of that name; None when there is none."""
+    if len(name.encode()) >= _IFNAMSIZ:
+        return None  # the kernel would cut it off, and find another
+
+    def ask(request: int, answer: str) -> int:
+        form = struct.Struct(f"{_IFNAMSIZ}s{answer}22x")
+        value = form.unpack(fcntl.ioctl(asking, request, form.pack(name.encode(), 0)))[1]
+        return int(value)
+
+    try:
+        index, hardware, flags = ask(_SIOCGIFINDEX, "i"), ask(_SIOCGIFHWADDR, "H"), ask(_SIOCGIFFLAGS, "H")
+    except OSError:
+        return None
+    linktype = LINKTYPE_ETHERNET if hardware in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK) else LINKTYPE_RAW
+    return _Link(index, linktype, loops=hardware == _ARPHRD_LOOPBACK, up=bool(flags & _IFF_UP))

@@ -132,7 +132,7 @@ class LimitsConfig(Section):
 
 
 class MonitorConfig(Section):
-    """What is watched. ``buffer_mib``: the kernel's buffer for each interface; ``user``: who the monitor becomes when
+    """What is watched. ``buffer_mib``: the kernel's buffer for all interfaces; ``user``: who the monitor becomes when
     its sockets are open, if it is started as root."""
 
     interfaces: tuple[str, ...] = ()

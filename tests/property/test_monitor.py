@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,21 @@ def test_repetition_changes_nothing(seed: int) -> None:
         return [event for frame in frames for event in monitor.receive(frame)]
 
     assert run(disturbed("epc-multi-ue-a", seed, "doubled")) == run(FRAMES["epc-multi-ue-a"])
+
+
+@given(name=st.sampled_from(NAMES), seed=st.integers(0, 1 << 30))
+@settings(max_examples=25, deadline=None)
+def test_a_clock_that_steps_changes_nothing(name: str, seed: int) -> None:
+    """Order comes from the capture alone: a clock that is set back or forth, as NTP does, moves no fact."""
+    chance = random.Random(seed)
+    offset, frames = 0, []
+    for frame in FRAMES[name]:
+        if chance.random() < 0.2:
+            offset += chance.choice((-1, 1)) * chance.choice((10_000_000, 1_000_000_000))
+        frames.append(frame._replace(at=frame.at + offset))
+
+    def run(frames: list[Frame]) -> list[Event]:
+        monitor = Monitor(UeKeys(bytes(32)))
+        return [replace(event, at=0) for frame in frames for event in monitor.receive(frame)]
+
+    assert run(frames) == run(FRAMES[name])

@@ -7,11 +7,17 @@ import struct
 import pytest
 
 from epc_monitor.bpf import ethernet_filter, ip_filter
+from epc_monitor.live import MOST_INTERFACES
 
 MACS = b"\2\0\0\0\0\1\2\0\0\0\0\2"
 
 
-def run(program: bytes, frame: bytes) -> int:
+HERE, LOOP, ELSEWHERE = 7, 1, 8
+"""Interface indices."""
+INCOMING, OUTGOING = 0, 4
+
+
+def run(program: bytes, frame: bytes, interface: int = HERE, kind: int = INCOMING) -> int:
     """What the kernel would do with a frame: how many octets pass (linux/filter.h)."""
     steps = list(struct.iter_unpack("HBBI", program))
     accumulator: int = 0
@@ -25,6 +31,8 @@ def run(program: bytes, frame: bytes) -> int:
             if offset + size > len(frame):
                 return 0
             accumulator = int.from_bytes(frame[offset : offset + size], "big")
+        elif code == 0x20:
+            accumulator = {0xFFFF_F000 + 4: kind, 0xFFFF_F000 + 8: interface}[k]
         elif code == 0x01:
             index = k
         elif code == 0x07:
@@ -94,21 +102,41 @@ def ethernet(packet: bytes, tags: bytes = b"") -> bytes:
 @pytest.mark.parametrize("tags", TAGS)
 @pytest.mark.parametrize("name", PASS)
 def test_signalling_passes(name: str, tags: str) -> None:
-    assert run(ethernet_filter(), ethernet(PASS[name], TAGS[tags])) >= 0x10000
-    assert run(ip_filter(), PASS[name]) >= 0x10000
+    assert run(ethernet_filter([HERE]), ethernet(PASS[name], TAGS[tags])) >= 0x10000
+    assert run(ip_filter([HERE]), PASS[name]) >= 0x10000
 
 
 @pytest.mark.parametrize("tags", TAGS)
 @pytest.mark.parametrize("name", DROP)
 def test_everything_else_is_dropped(name: str, tags: str) -> None:
-    assert run(ethernet_filter(), ethernet(DROP[name], TAGS[tags])) == 0
-    assert run(ip_filter(), DROP[name]) == 0
+    assert run(ethernet_filter([HERE]), ethernet(DROP[name], TAGS[tags])) == 0
+    assert run(ip_filter([HERE]), DROP[name]) == 0
 
 
 @pytest.mark.parametrize("frame", [b"", MACS, MACS + b"\x08\0", MACS + b"\x08\x06" + bytes(28), MACS + b"\x81\0" * 4])
 def test_short_and_strange_frames_are_dropped(frame: bytes) -> None:
-    assert run(ethernet_filter(), frame) == 0
+    assert run(ethernet_filter([HERE]), frame) == 0
 
 
 def test_three_tags_are_too_many() -> None:
-    assert run(ethernet_filter(), ethernet(PASS["sctp"], b"\x81\0\0\1" * 3)) == 0
+    assert run(ethernet_filter([HERE]), ethernet(PASS["sctp"], b"\x81\0\0\1" * 3)) == 0
+
+
+@pytest.mark.parametrize("interface", [HERE, LOOP])
+@pytest.mark.parametrize("kind", [INCOMING, OUTGOING])
+def test_only_a_loop_is_not_heard_in_both_directions(interface: int, kind: int) -> None:
+    program = ethernet_filter([HERE, LOOP], [LOOP])
+    passes = bool(run(program, ethernet(PASS["sctp"]), interface, kind))
+    assert passes == (interface == HERE or kind == INCOMING)
+
+
+def test_other_interfaces_are_not_heard() -> None:
+    assert run(ethernet_filter([LOOP, HERE], [LOOP]), ethernet(PASS["sctp"]), ELSEWHERE) == 0
+    assert run(ip_filter([LOOP, HERE]), PASS["sctp"], ELSEWHERE) == 0
+    assert run(ethernet_filter([]), ethernet(PASS["sctp"]), HERE) == 0
+
+
+def test_many_interfaces_are_heard() -> None:
+    for interface in (1, MOST_INTERFACES):
+        assert run(ethernet_filter(range(1, MOST_INTERFACES + 1)), ethernet(PASS["sctp"]), interface)
+        assert run(ip_filter(range(1, MOST_INTERFACES + 1)), PASS["sctp"], interface)
