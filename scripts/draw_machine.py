@@ -13,7 +13,7 @@ from typing import Any
 
 from mobiscud.controller import inputs
 from mobiscud.controller.machine import TRANSITIONS
-from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord
+from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.core.edge import DownlinkTunnel, Pvm
 from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid
 
@@ -43,7 +43,7 @@ def samples(kind: Any) -> Iterator[Any]:
         yield kind("why")
     elif kind in (inputs.HaltedThere, inputs.MovedHere, inputs.Halted, inputs.Landed, inputs.MoveSucceeded):
         yield kind(1)
-    elif kind is inputs.Dwelled:
+    elif kind is inputs.MoveDue:
         yield from (kind(token) for token in (0, 1))
     else:
         yield kind()
@@ -52,23 +52,21 @@ def samples(kind: Any) -> Iterator[Any]:
 def records(phase: Phase) -> Iterator[UeRecord]:
     """Records in a phase, wherever UE and PVM may be."""
     anywhere = (HERE, THERE, None)
-    for ue_at, pvm_at, ready, registered in itertools.product(anywhere, anywhere, (THERE, None), (True, False)):
+    for ue_at, pvm_at, ready, going_to, registered in itertools.product(
+        anywhere, anywhere, (THERE, None), anywhere, (True, False)
+    ):
         yield UeRecord(
             PVM,
             HERE,
-            True,
             phase,
             registered,
-            "45.45.0.2",
-            ue_at,
-            pvm_at,
-            NO_TUNNELS,
-            None,
-            ready,
-            THERE,
-            None,
-            None,
-            1,
+            ue_ip="45.45.0.2",
+            ue_at=ue_at,
+            pvm_at=pvm_at,
+            going_to=going_to,
+            ready=ready,
+            moving_to=THERE,
+            token=1,
         )
 
 

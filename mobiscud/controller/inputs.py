@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mobiscud.core.commands import Moment
 from mobiscud.core.edge import DownlinkTunnel, UplinkTunnel
 from mobiscud.core.events import (
     HandoverCancelled,
     HandoverCompleted,
+    HandoverExecuting,
     HandoverPrepared,
     HandoverRejected,
     PvmMigrated,
@@ -21,7 +23,7 @@ from mobiscud.core.events import (
     UePlacedEvent,
 )
 from mobiscud.core.ids import CloudletId
-from mobiscud.core.ue import BearerContext, Enb
+from mobiscud.core.ue import BearerContext, Enb, HandoverKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,17 @@ class UeArrived:
 
 @dataclass(frozen=True, slots=True)
 class HandoverExpected:
-    """The target's tunnels are known; the UE may come to ``cloudlet``."""
+    """The target's tunnels are known; the UE may come to ``cloudlet``, or is being sent (``moment``)."""
 
     cloudlet: CloudletId | None
     ue_ip: str | None
     tunnels: Tunnels
+    moment: Moment = Moment.PREPARED
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverOrdered:
+    """The UE has been told to go; the handover that was expected is being executed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +205,8 @@ class MoveFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Dwelled:
-    """The UE has been at this cloudlet for the policy's dwell time since the arrival ``token``."""
+class MoveDue:
+    """The policy, asked at ``token``, wants the PVM here now."""
 
     token: int
 
@@ -206,6 +214,7 @@ class Dwelled:
 Input = (
     UeArrived
     | HandoverExpected
+    | HandoverOrdered
     | HandoverDone
     | HandoverOff
     | UeWentIdle
@@ -224,7 +233,7 @@ Input = (
     | Landed
     | MoveSucceeded
     | MoveFailed
-    | Dwelled
+    | MoveDue
 )
 
 
@@ -243,7 +252,12 @@ def read(event: UeEvent, cloudlet_of: Mapping[int, CloudletId], our_enbs: Iterab
             tunnels = Tunnels.of(event.bearers)
             return UeArrived(place(event.enb), ue_ip, tunnels, tunnels.uplinks_at(our_enbs))
         case HandoverPrepared():
-            return HandoverExpected(place(event.enb), ue_ip, Tunnels.of(event.bearers))
+            moment = (
+                Moment.EXECUTING if event.kind is HandoverKind.X2 else Moment.PREPARED
+            )  # in X2 the UE has gone first
+            return HandoverExpected(place(event.enb), ue_ip, Tunnels.of(event.bearers), moment)
+        case HandoverExecuting():
+            return HandoverOrdered()
         case HandoverCompleted():
             tunnels = Tunnels.of(event.bearers)
             return HandoverDone(place(event.enb), ue_ip, tunnels, tunnels.uplinks_at(our_enbs))

@@ -6,12 +6,16 @@ and commands out. A pair that is not in the table changes nothing; the service c
 A handover from here (c1) to c2, seen from both sides::
 
     c1  SERVING  --DetourAsked-->  SERVING  --HandoverDone-->  LENDING  --MoveAsked-->  PUSHING  --MoveSucceeded--> AWAY
-    c2  AWAY --HandoverExpected--> PREPARED --HandoverDone--> DETOURED --Dwelled--> PULLING  --MovedHere-->  SERVING
+    c2  AWAY --HandoverExpected--> PREPARED --HandoverDone--> DETOURED --MoveDue--> PULLING  --MovedHere-->  SERVING
 
 The target leads: it makes its own rules stand, tells the source (``AskDetour``), and asks for the PVM when the
-policy wants it (``AskMove``). The source flips the downlink when the UE has arrived, and not before it knows that
-the target is ready (paper, figures 3 and 4). While the PVM starts or moves, where the UE goes is only noted; once it
-is certain where the PVM is, ``_settle`` and ``unsettle`` find the phase that fits.
+policy wants it (``Consult``, ``AskMove``). The source flips the downlink when the UE has arrived, and not before it
+knows that the target is ready (paper, figures 3 and 4). While the PVM starts or moves, where the UE goes is only
+noted; once it is certain where the PVM is, ``_settle`` and ``unsettle`` find the phase that fits.
+
+The policy may want the PVM as soon as the handover is prepared: c2 then pulls while the UE is still at c1, which
+serves it on over the link once the guest has left. When the handover is called off, c1 aborts; too late for that,
+and c1 is where the UE is and the PVM is not, and consults the policy as any other.
 
 Every controller hears of every UE, so all agree that the PVM of a UE that nobody has is started where it arrives.
 """
@@ -24,16 +28,17 @@ from typing import Any, Final
 
 from mobiscud.controller.inputs import (
     DetourAsked,
-    Dwelled,
     Halted,
     HaltedThere,
     HandoverDone,
     HandoverExpected,
     HandoverOff,
+    HandoverOrdered,
     Input,
     Landed,
     MoveAsked,
     MovedHere,
+    MoveDue,
     MoveFailed,
     MoveRefused,
     MoveSucceeded,
@@ -46,14 +51,16 @@ from mobiscud.controller.inputs import (
     UeLeft,
     UeWentIdle,
 )
-from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, set_path
+from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, pulling_path, set_path
 from mobiscud.core.commands import (
     AbortMove,
     Announce,
     AskDetour,
     AskMove,
     Command,
+    Consult,
     MigratePvm,
+    Moment,
     Refuse,
     SetPath,
     StartPvm,
@@ -61,7 +68,6 @@ from mobiscud.core.commands import (
     TellHalted,
     TellMoved,
     TellStays,
-    Wait,
 )
 from mobiscud.core.events import (
     OffloadActivated,
@@ -102,6 +108,7 @@ def _placed(r: UeRecord, i: Arrival) -> UeRecord:
         tunnels=i.tunnels if i.cloudlet == r.here else NO_TUNNELS,
         standby=i.standby,
         expected=None,
+        going_to=None,
         token=r.token + 1,
     )
 
@@ -123,10 +130,15 @@ def unsettle(r: UeRecord, announce: type[OffloadEvent] | None, *, again: bool = 
     """The PVM is not here: a UE that is here reaches it over the inter-cloudlet link, until it has followed."""
     r = replace(r, ready=None, moving_to=None, halted_at=None, landed_at=None)
     if r.ue_at != r.here or r.pvm_at is None:
-        return _stand_by(replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None), OffloadRemoved)
+        away = replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None, going_to=None)
+        return _stand_by(away, OffloadRemoved)
     r = replace(r, phase=Phase.DETOURED)
-    follow = (Wait(r.token, again),) if r.follow else ()
-    return r, (set_path(r, announce), AskDetour(_known(r.pvm_at)), *follow)
+    return r, (set_path(r, announce), AskDetour(_known(r.pvm_at)), *consult(r, again=again))
+
+
+def consult(r: UeRecord, *, again: bool = False) -> tuple[Command, ...]:
+    """DETOURED: ask the policy, unless the UE is about to go to where the PVM is."""
+    return () if r.going_to == r.pvm_at else (Consult(Moment.ARRIVED, r.token, again),)
 
 
 def _stand_by(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
@@ -137,19 +149,26 @@ def _stand_by(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
 def _redirect(r: UeRecord) -> Result:
     """Flip the downlink to the target, whose rules stand; then let go of what led to the old eNodeB."""
     flipped = set_path(r, OffloadMoved, ue_at=r.ue_at)
+    if r.going_to == r.here:
+        return r, (flipped,)
     r = replace(r, tunnels=NO_TUNNELS)
     return r, (flipped, set_path(r, None, ue_at=r.ue_at))
 
 
 def _park(r: UeRecord, i: Any) -> Result:
     """The PVM waits; what it sends leaves by the core, so that the S-GW pages."""
-    r = replace(r, phase=Phase.PARKED, ue_at=None, tunnels=NO_TUNNELS, standby=(), ready=None, expected=None)
+    r = replace(_nowhere(r), phase=Phase.PARKED, ready=None, expected=None)
     return r, (SetPath(None, OffloadRemoved),)
+
+
+def _nowhere(r: UeRecord) -> UeRecord:
+    """The UE is connected through no eNodeB of a cloudlet."""
+    return replace(r, ue_at=None, tunnels=NO_TUNNELS, standby=(), going_to=None)
 
 
 def _stop(r: UeRecord) -> Result:
     """The UE has left, and the PVM is here: neither rules nor PVM stay."""
-    gone = UeRecord(r.pvm, r.here, r.follow, token=r.token)
+    gone = UeRecord(r.pvm, r.here, token=r.token)
     return gone, (SetPath(None, OffloadRemoved), StopPvm(r.pvm), Announce(PvmStopped, from_cloudlet=r.here))
 
 
@@ -188,19 +207,18 @@ def _not_running(r: UeRecord, i: PvmRefused) -> Result:
 
 
 def _note_place(r: UeRecord, i: Arrival) -> Result:
-    """STARTING or PULLING: the PVM still comes here; where its traffic goes then is decided then."""
+    """STARTING: the PVM still comes to be here; where its traffic goes then is decided then."""
     return _placed(r, i), ()
 
 
 def _note_idle(r: UeRecord, i: UeWentIdle) -> Result:
     """STARTING, PULLING or PUSHING: what is under way ends first; until then no packet finds the UE."""
-    return replace(r, ue_at=None, tunnels=NO_TUNNELS, standby=()), (SetPath(None, OffloadRemoved),)
+    return _nowhere(r), (SetPath(None, OffloadRemoved),)
 
 
 def _note_left(r: UeRecord, i: UeLeft) -> Result:
     """The same for a UE that detached; whoever then has the PVM stops it."""
-    r = replace(r, registered=False, ue_at=None, tunnels=NO_TUNNELS, standby=())
-    return r, (SetPath(None, OffloadRemoved),)
+    return replace(_nowhere(r), registered=False), (SetPath(None, OffloadRemoved),)
 
 
 # The UE may come -------------------------------------------------------------------------------------------------
@@ -211,16 +229,28 @@ def _expect(r: UeRecord, i: HandoverExpected) -> Result:
     ue_ip = i.ue_ip or r.ue_ip
     if i.cloudlet != r.here or r.pvm_at is None or ue_ip is None:
         return r, ()
-    r = replace(r, phase=Phase.PREPARED, ue_ip=ue_ip, tunnels=i.tunnels)
-    return _prepare(r)
+    r, commands = prepare(replace(r, ue_ip=ue_ip, tunnels=i.tunnels, going_to=r.here))
+    return r, (*commands, Consult(i.moment, r.token))
 
 
-def _prepare(r: UeRecord) -> Result:
+def prepare(r: UeRecord) -> Result:
+    """The UE may come: what it sends and what it gets then finds its way over the link."""
+    r = replace(r, phase=Phase.PREPARED)
     return r, (set_path(r, OffloadPrepared), AskDetour(_known(r.pvm_at)))
+
+
+def _ordered(r: UeRecord, i: HandoverOrdered) -> Result:
+    return r, (Consult(Moment.EXECUTING, r.token),)
+
+
+def _expect_elsewhere(r: UeRecord, i: HandoverExpected) -> Result:
+    """PUSHING: where the UE may go; the path is found when it has gone."""
+    return replace(r, going_to=i.cloudlet), ()
 
 
 def _expect_back(r: UeRecord, i: HandoverExpected) -> Result:
     """LENDING: the UE may come back to where its PVM still is."""
+    r = replace(r, going_to=i.cloudlet)
     if i.cloudlet != r.here:
         return r, ()
     r = replace(r, tunnels=i.tunnels)
@@ -229,6 +259,7 @@ def _expect_back(r: UeRecord, i: HandoverExpected) -> Result:
 
 def _expect_inside(r: UeRecord, i: HandoverExpected) -> Result:
     """From one eNodeB of this cloudlet to another: the uplinks of both are good until it is done."""
+    r = replace(r, going_to=i.cloudlet)
     if i.cloudlet != r.here:
         return r, ()
     r = replace(r, expected=i.tunnels)
@@ -236,7 +267,8 @@ def _expect_inside(r: UeRecord, i: HandoverExpected) -> Result:
 
 
 def _not_coming(r: UeRecord, i: Any) -> Result:
-    return _stand_by(replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None), OffloadRemoved)
+    r = replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None, going_to=None)
+    return _stand_by(r, OffloadRemoved)
 
 
 def _come(r: UeRecord, i: Arrival) -> Result:
@@ -245,16 +277,26 @@ def _come(r: UeRecord, i: Arrival) -> Result:
 
 
 def _stay_inside(r: UeRecord, i: HandoverOff) -> Result:
-    """A handover inside this cloudlet does not come: its tunnels go; one to elsewhere had left nothing here."""
+    """A handover inside this cloudlet does not come: its tunnels go; one to elsewhere had left nothing here.
+
+    Only where the PVM would have been at its end, the policy is asked anew.
+    """
+    to_pvm = r.phase is Phase.DETOURED and r.going_to is not None and r.going_to == r.pvm_at
+    r = replace(r, going_to=None)
     if r.expected is None:
-        return replace(r, ready=None), ()
+        return replace(r, ready=None), consult(r) if to_pvm else ()
     r = replace(r, expected=None)
     return r, (set_path(r, None),)
 
 
 def _stay_away(r: UeRecord, i: HandoverOff) -> Result:
-    r = replace(r, tunnels=NO_TUNNELS)
+    r = replace(r, tunnels=NO_TUNNELS, going_to=None)
     return r, (set_path(r, None, ue_at=r.ue_at),)
+
+
+def _push_in_vain(r: UeRecord, i: HandoverOff) -> Result:
+    """PUSHING: the PVM has set out for where the UE does not go."""
+    return replace(r, going_to=None), () if r.ue_at == r.moving_to else (AbortMove(r.pvm),)
 
 
 # The UE goes -----------------------------------------------------------------------------------------------------
@@ -275,7 +317,7 @@ def _forget(r: UeRecord, i: UeLeft) -> Result:
     """Detached. A PVM elsewhere is there until it is said to be gone."""
     if r.pvm_at == r.here:
         return _stop(r)
-    gone = UeRecord(r.pvm, r.here, r.follow, pvm_at=r.pvm_at, token=r.token)
+    gone = UeRecord(r.pvm, r.here, pvm_at=r.pvm_at, token=r.token)
     return gone, (SetPath(None, OffloadRemoved),) if r.phase is not Phase.AWAY or r.standby else ()
 
 
@@ -284,7 +326,7 @@ def _forget(r: UeRecord, i: UeLeft) -> Result:
 
 def _ready(r: UeRecord, i: DetourAsked) -> Result:
     """The target's rules stand. Flip now if the UE is there already, else when it is; once is enough."""
-    awaited = r.phase is Phase.LENDING and r.ue_at == i.by and r.ready != i.by
+    awaited = r.phase in (Phase.LENDING, Phase.PUSHING) and r.ue_at == i.by and r.ready != i.by
     r = replace(r, ready=i.by)
     return _redirect(r) if awaited else (r, ())
 
@@ -294,8 +336,9 @@ def _refuse_detour(r: UeRecord, i: DetourAsked) -> Result:
 
 
 def _push(r: UeRecord, i: MoveAsked) -> Result:
-    if i.to != r.ue_at:
-        return r, (Refuse("the UE is not there"),)
+    """LENDING or SERVING: to where the UE is, or is about to go."""
+    if i.to not in (r.ue_at, r.going_to):
+        return r, (Refuse("the UE is neither there nor expected"),)
     r = replace(r, phase=Phase.PUSHING, moving_to=i.to)
     return r, (Announce(PvmMigrating, from_cloudlet=r.here, to_cloudlet=i.to), MigratePvm(r.pvm, i.to))
 
@@ -324,25 +367,30 @@ def _push_failed(r: UeRecord, i: MoveFailed) -> Result:
     to = _known(r.moving_to)
     r, commands = _settle(r, OffloadMoved)
     failed = Announce(PvmMigrationFailed, from_cloudlet=r.here, to_cloudlet=to, reason=i.reason)
-    return r, (*commands, TellStays(to, i.reason), failed)
+    return r, (failed, *commands, TellStays(to, i.reason))
 
 
 def _moved_while_pushing(r: UeRecord, i: Arrival) -> Result:
     """The UE has gone on, or come back: the migration is in vain. Too late to end it: the PVM follows from there."""
-    to = r.moving_to
+    to, tunnels = r.moving_to, r.tunnels  # those that lead to the old eNodeB go last
     r = _placed(r, i)
     vain = () if r.ue_at == to else (AbortMove(r.pvm),)
     if r.ue_at is None:
         return r, (SetPath(None, OffloadRemoved), *vain)
-    reachable = r.ue_at in (r.here, r.ready)
-    return r, (set_path(r, OffloadMoved, ue_at=r.ue_at), *vain) if reachable else vain
+    if r.ue_at == r.here:
+        return r, (set_path(r, OffloadMoved), *vain)
+    r = replace(r, tunnels=tunnels)
+    if r.ready != r.ue_at:
+        return r, vain
+    r, commands = _redirect(r)
+    return r, (*commands, *vain)
 
 
 # The target's part -----------------------------------------------------------------------------------------------
 
 
-def _pull(r: UeRecord, i: Dwelled) -> Result:
-    if i.token != r.token:
+def _pull(r: UeRecord, i: MoveDue) -> Result:
+    if i.token != r.token or r.going_to == r.pvm_at:  # a user on the way back needs no VM here
         return r, ()
     r = replace(r, phase=Phase.PULLING, halted_at=None, landed_at=None)
     return r, (AskMove(_known(r.pvm_at)),)
@@ -350,30 +398,62 @@ def _pull(r: UeRecord, i: Dwelled) -> Result:
 
 def _pull_later(r: UeRecord, i: MoveRefused | StaysThere) -> Result:
     """The PVM is where it was, and so is the detour."""
+    return unpull(r)
+
+
+def unpull(r: UeRecord) -> Result:
+    """PULLING no longer: the UE is here, is expected, or has gone elsewhere."""
+    if r.coming:
+        return prepare(replace(r, ready=None, halted_at=None, landed_at=None))
     return unsettle(r, OffloadMoved, again=True)
+
+
+def _expect_while_pulling(r: UeRecord, i: HandoverExpected) -> Result:
+    r = replace(r, going_to=i.cloudlet)
+    if not r.coming:
+        return r, ()
+    r = replace(r, tunnels=i.tunnels)
+    return r, (pulling_path(r, OffloadPrepared),)
+
+
+def _come_while_pulling(r: UeRecord, i: Arrival) -> Result:
+    """The PVM is still on its way; a UE that went elsewhere is found when it is here."""
+    was_here = r.ue_at == r.here
+    r = _placed(r, i)
+    if r.ue_at != r.here or r.tunnels.downlink is None:
+        return r, ()
+    path = pulling_path(r, OffloadMoved if was_here else OffloadActivated)
+    return r, (path,) if r.flipped else (path, AskDetour(_known(r.pvm_at)))
+
+
+def _not_coming_while_pulling(r: UeRecord, i: HandoverOff) -> Result:
+    """Nor will the PVM, if its source can help it."""
+    if not r.coming:
+        return replace(r, going_to=None), ()
+    r = replace(r, tunnels=NO_TUNNELS, going_to=None)
+    return r, (pulling_path(r, None) if r.flipped else SetPath(None, OffloadRemoved),)
 
 
 def _halted_there(r: UeRecord, i: HaltedThere) -> Result:
     """The path flips now; what comes before the guest runs waits in its tap."""
-    return _flip(replace(r, phase=Phase.PULLING, halted_at=i.at), done=r.landed_at is not None)
+    return _flip(replace(r, phase=Phase.PULLING, halted_at=i.at), done=r.flipped)
 
 
 def _landed(r: UeRecord, i: Landed) -> Result:
     """It runs here; where the source's word has not come, the path flips now."""
-    return _flip(replace(r, phase=Phase.PULLING, landed_at=i.at), done=r.halted_at is not None)
+    return _flip(replace(r, phase=Phase.PULLING, landed_at=i.at), done=r.flipped)
 
 
 def _flip(r: UeRecord, *, done: bool) -> Result:
     if done or r.ue_at is None:
         return r, ()
-    return r, (set_path(r, OffloadMoved, ue_at=r.ue_at, pvm_at=r.here),)
+    return r, (pulling_path(r, OffloadMoved),)
 
 
 def _pulled(r: UeRecord, i: MovedHere) -> Result:
     downtime = (r.landed_at - r.halted_at) / 1e6 if r.landed_at and r.halted_at else None
     moved = Announce(PvmMigrated, r.pvm_at, r.here, downtime, i.total_ms)
-    flipped = r.landed_at is not None or r.halted_at is not None
-    r, commands = _settle(r, None if flipped else OffloadMoved)
+    r, commands = _settle(r, None if r.flipped else OffloadMoved)
     return r, (moved, *commands)
 
 
@@ -388,13 +468,14 @@ def _pvm_seen(r: UeRecord, i: PvmSeen) -> Result:
 def _pvm_gone(r: UeRecord, i: PvmGone) -> Result:
     if i.cloudlet != r.pvm_at:
         return r, ()
-    r = replace(r, pvm_at=None)
+    elsewhere = None if r.ue_at in (r.here, i.cloudlet) else r.ue_at  # it is being started where its user is
+    r = replace(r, pvm_at=elsewhere)
     return _stand_by(r, None) if r.standby else (r, ())
 
 
 def _prepared_for_another(r: UeRecord, i: PvmSeen) -> Result:
     """PREPARED: the PVM is at another cloudlet than we thought."""
-    return (r, ()) if i.cloudlet == r.pvm_at else _prepare(replace(r, pvm_at=i.cloudlet))
+    return (r, ()) if i.cloudlet == r.pvm_at else prepare(replace(r, pvm_at=i.cloudlet))
 
 
 def _prepared_for_none(r: UeRecord, i: PvmGone) -> Result:
@@ -402,10 +483,16 @@ def _prepared_for_none(r: UeRecord, i: PvmGone) -> Result:
 
 
 def _detour_elsewhere(r: UeRecord, i: PvmSeen) -> Result:
-    """DETOURED or PULLING: the detour leads to where the PVM is, and from there it is asked for."""
-    if i.cloudlet in (r.here, r.pvm_at):
+    """DETOURED or PULLING: the detour leads to where the PVM is, and from there it is asked for.
+
+    A source that has begun anew may say that it has it still, and not that it no longer gives it.
+    """
+    if i.cloudlet == r.here:
         return r, ()
-    return unsettle(replace(r, pvm_at=i.cloudlet), OffloadMoved)
+    if i.cloudlet == r.pvm_at:
+        return (r, ()) if r.phase is Phase.DETOURED or r.flipped else unpull(r)
+    r = replace(r, pvm_at=i.cloudlet)
+    return unpull(r) if r.coming else unsettle(r, OffloadMoved)
 
 
 def _start_after_all(r: UeRecord, i: PvmGone) -> Result:
@@ -444,15 +531,20 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.SERVING, UeWentIdle): _park,
     (Phase.SERVING, UeLeft): _forget,
     (Phase.SERVING, DetourAsked): _ready,
-    (Phase.SERVING, MoveAsked): _refuse_move,
+    (Phase.SERVING, MoveAsked): _push,
     (Phase.PREPARED, UeArrived): _come,
     (Phase.PREPARED, HandoverExpected): _expect,
+    (Phase.PREPARED, HandoverOrdered): _ordered,
     (Phase.PREPARED, HandoverDone): _come,
     (Phase.PREPARED, HandoverOff): _not_coming,
     (Phase.PREPARED, UeWentIdle): _go_idle,
     (Phase.PREPARED, UeLeft): _forget,
     (Phase.PREPARED, PvmSeen): _prepared_for_another,
     (Phase.PREPARED, PvmGone): _prepared_for_none,
+    (Phase.PREPARED, MoveDue): _pull,
+    (Phase.PREPARED, HaltedThere): _halted_there,
+    (Phase.PREPARED, Landed): _landed,
+    (Phase.PREPARED, MovedHere): _pulled,
     (Phase.PREPARED, DetourAsked): _refuse_detour,
     (Phase.PREPARED, MoveAsked): _refuse_move,
     (Phase.DETOURED, UeArrived): _come,
@@ -461,7 +553,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.DETOURED, HandoverOff): _stay_inside,
     (Phase.DETOURED, UeWentIdle): _go_idle,
     (Phase.DETOURED, UeLeft): _forget,
-    (Phase.DETOURED, Dwelled): _pull,
+    (Phase.DETOURED, MoveDue): _pull,
     (Phase.DETOURED, PvmSeen): _detour_elsewhere,
     (Phase.DETOURED, PvmGone): _start_after_all,
     (Phase.DETOURED, HaltedThere): _halted_there,
@@ -476,8 +568,10 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.PULLING, MovedHere): _pulled,
     (Phase.PULLING, PvmSeen): _detour_elsewhere,
     (Phase.PULLING, PvmGone): _start_after_all,
-    (Phase.PULLING, UeArrived): _note_place,
-    (Phase.PULLING, HandoverDone): _note_place,
+    (Phase.PULLING, UeArrived): _come_while_pulling,
+    (Phase.PULLING, HandoverExpected): _expect_while_pulling,
+    (Phase.PULLING, HandoverDone): _come_while_pulling,
+    (Phase.PULLING, HandoverOff): _not_coming_while_pulling,
     (Phase.PULLING, UeWentIdle): _note_idle,
     (Phase.PULLING, UeLeft): _note_left,
     (Phase.PULLING, DetourAsked): _ready,
@@ -494,7 +588,9 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.PUSHING, MoveSucceeded): _pushed,
     (Phase.PUSHING, MoveFailed): _push_failed,
     (Phase.PUSHING, UeArrived): _moved_while_pushing,
+    (Phase.PUSHING, HandoverExpected): _expect_elsewhere,
     (Phase.PUSHING, HandoverDone): _moved_while_pushing,
+    (Phase.PUSHING, HandoverOff): _push_in_vain,
     (Phase.PUSHING, UeWentIdle): _note_idle,
     (Phase.PUSHING, UeLeft): _note_left,
     (Phase.PUSHING, DetourAsked): _ready,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mobiscud.controller.inputs import UeArrived, UeWentIdle
-from mobiscud.controller.machine import Result, unsettle
-from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, set_path
-from mobiscud.core.commands import Announce, AskDetour, Command, ResumeMove, SetPath, StartPvm, Wait
-from mobiscud.core.events import OffloadMoved, PvmStopped
+from mobiscud.controller.machine import Result, consult, unpull
+from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, pulling_path, set_path
+from mobiscud.core.commands import Announce, AskDetour, Command, ResumeMove, SetPath, StartPvm
+from mobiscud.core.events import PvmStopped
 
 
 def standing_path(r: UeRecord) -> SetPath | None:
@@ -23,8 +23,7 @@ def standing_path(r: UeRecord) -> SetPath | None:
         case Phase.AWAY if r.stands_by:
             return set_path(r, None, ue_at=r.ue_at)
         case Phase.PULLING if r.ue_at is not None:
-            flipped = r.halted_at is not None or r.landed_at is not None
-            return set_path(r, None, ue_at=r.ue_at, pvm_at=r.here if flipped else None)
+            return pulling_path(r, None)
         case Phase.LENDING | Phase.PUSHING if r.ue_at is not None:
             return set_path(r, None, ue_at=r.ue_at if r.ready == r.ue_at else None)
         case _:
@@ -46,9 +45,9 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
         case Phase.PUSHING:
             return r, (*again, ResumeMove(r.pvm))
         case Phase.PULLING if not runs_here:
-            return unsettle(r, OffloadMoved, again=True)
+            return unpull(r)
         case Phase.PREPARED | Phase.DETOURED if r.pvm_at is not None:
-            follow = (Wait(r.token, again=True),) if r.follow and r.phase is Phase.DETOURED else ()
+            follow = consult(r, again=True) if r.phase is Phase.DETOURED else ()
             return r, (*again, AskDetour(r.pvm_at), *follow)
         case _:
             return r, again

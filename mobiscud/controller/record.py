@@ -35,7 +35,6 @@ class UeRecord:
 
     pvm: Pvm
     here: CloudletId
-    follow: bool = True
     phase: Phase = Phase.AWAY
     registered: bool = False
     """Whether the UE is attached to the network."""
@@ -47,6 +46,8 @@ class UeRecord:
     """Those through an eNodeB of this cloudlet, current or expected."""
     expected: Tunnels | None = None
     """Those of a handover between two eNodeBs of this cloudlet, before it is done."""
+    going_to: CloudletId | None = None
+    """The cloudlet that a prepared handover leads to."""
     ready: CloudletId | None = None
     """The cloudlet whose rules stand for the detour."""
     moving_to: CloudletId | None = None
@@ -56,6 +57,16 @@ class UeRecord:
     """Counts the UE's arrivals, so that an old dwell timer means nothing."""
     standby: tuple[UplinkTunnel, ...] = ()
     """Its uplinks as they would be at our eNodeBs. They stand before it comes: in X2 it sends before we hear of it."""
+
+    @property
+    def coming(self) -> bool:
+        """Whether the UE is elsewhere, and expected here."""
+        return self.going_to == self.here != self.ue_at
+
+    @property
+    def flipped(self) -> bool:
+        """Whether the guest of a migration to here has left its source."""
+        return self.halted_at is not None or self.landed_at is not None
 
     @property
     def stands_by(self) -> bool:
@@ -82,3 +93,12 @@ def set_path(
     path = PathSpec(r.ue_ip, r.pvm, pvm_at, ue_at, tuple(dict.fromkeys(uplinks)), r.tunnels.downlink)
     elsewhere = next((c for c in (pvm_at, ue_at) if c != r.here), None)
     return SetPath(path, announce, elsewhere or "local")
+
+
+def pulling_path(r: UeRecord, announce: type[OffloadEvent] | None) -> SetPath:
+    """The path while the PVM is on its way to us. Until its guest has left the source, what goes to a UE that is
+    expected here goes to it here, as in PREPARED: the source alone decides when that begins.
+    """
+    if r.flipped:
+        return set_path(r, announce, ue_at=r.ue_at, pvm_at=r.here)
+    return set_path(r, announce, ue_at=r.here if r.coming else r.ue_at)

@@ -20,13 +20,14 @@ import structlog
 
 from mobiscud.controller.inputs import (
     DetourAsked,
-    Dwelled,
     Halted,
     HaltedThere,
+    HandoverDone,
     Input,
     Landed,
     MoveAsked,
     MovedHere,
+    MoveDue,
     MoveFailed,
     MoveRefused,
     MoveSucceeded,
@@ -34,10 +35,13 @@ from mobiscud.controller.inputs import (
     PvmRunning,
     StaysThere,
     UeArrived,
+    UeLeft,
     UeWentIdle,
     read,
 )
 from mobiscud.controller.machine import step
+from mobiscud.controller.outlook import Outlook
+from mobiscud.controller.policy import AskAgain, Manners, Move, Stay
 from mobiscud.controller.reconcile import already_known, resume, standing_path
 from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.core.commands import (
@@ -46,7 +50,9 @@ from mobiscud.core.commands import (
     AskDetour,
     AskMove,
     Command,
+    Consult,
     MigratePvm,
+    Moment,
     Refuse,
     ResumeMove,
     SetPath,
@@ -55,7 +61,6 @@ from mobiscud.core.commands import (
     TellHalted,
     TellMoved,
     TellStays,
-    Wait,
 )
 from mobiscud.core.config import MigrationConfig
 from mobiscud.core.edge import PathSpec, Pvm
@@ -140,14 +145,14 @@ class CloudletController:
         publish: Callable[[Event], None],
     ) -> None:
         self._around = neighbourhood
-        self._migration = migration
+        self._manners = Manners.from_config(migration)
+        self._outlook = Outlook(migration.cost)
         self._switch = switch
         self._hypervisor = hypervisor
         self._requests = requests
         self._journal = journal
         self._publish = publish
-        follow = migration.policy == "follow"
-        self._records = {ue: UeRecord(pvm, neighbourhood.here, follow) for ue, pvm in subscribers.items()}
+        self._records = {ue: UeRecord(pvm, neighbourhood.here) for ue, pvm in subscribers.items()}
         self._ue_of = {pvm.id: ue for ue, pvm in subscribers.items()}
         self._our_enbs: set[str] = set()
         self._backlog: dict[UeKey, deque[tuple[Input, asyncio.Future[str | None]]]] = {}
@@ -183,7 +188,7 @@ class CloudletController:
         running = set(await self._hypervisor.running()) if remembered else set()
         for ue, record in remembered.items():
             current = self._records[ue]
-            record = replace(record, pvm=current.pvm, here=current.here, follow=current.follow)
+            record = replace(record, pvm=current.pvm, here=current.here)
             record, commands = resume(record, runs_here=record.pvm.id in running)
             self._records[ue] = record
             self._our_enbs.update(uplink.enb_address for uplink in record.standby)
@@ -206,9 +211,11 @@ class CloudletController:
         enb = getattr(event, "enb", None)
         if isinstance(enb, Enb):
             self._learn_address(enb)
+        self._outlook.heard(event)
         if isinstance(event, UeEvent) and event.ue in self._records:
             happened = read(event, self._around.cloudlet_of, sorted(self._our_enbs))
             if happened is not None:
+                self._note_visit(event.ue, happened)
                 self.submit(event.ue, happened)
 
     def on_state(self, event: UeEvent) -> None:
@@ -216,7 +223,17 @@ class CloudletController:
         record = self._records.get(event.ue)
         place = read(event, self._around.cloudlet_of, sorted(self._our_enbs))
         if record is not None and isinstance(place, UeArrived | UeWentIdle) and not already_known(record, place):
+            self._note_visit(event.ue, place)
             self.submit(event.ue, place)
+
+    def _note_visit(self, ue: UeKey, happened: Input) -> None:
+        match happened:
+            case UeArrived(cloudlet=cloudlet) | HandoverDone(cloudlet=cloudlet):
+                self._outlook.arrived(ue, cloudlet, asyncio.get_running_loop().time())
+            case UeLeft():
+                self._outlook.left(ue)
+            case _:
+                pass
 
     def _learn_address(self, enb: Enb) -> None:
         """Where the eNodeBs of our cloudlet are: from their S1 Setup, or from any UE they serve."""
@@ -326,9 +343,8 @@ class CloudletController:
                 self._spawn(self._tell(to, "moved", {"ue": ue, "total_ms": total_ms}), f"moved-{ue}")
             case TellStays(to, reason):
                 self._spawn(self._tell(to, "stays", {"ue": ue, "reason": reason}), f"stays-{ue}")
-            case Wait(token, again):
-                delay = max(self._migration.dwell_s, AGAIN_S) if again else self._migration.dwell_s
-                self._spawn(self._wait(ue, token, delay), f"dwell-{ue}")
+            case Consult():
+                self._spawn(self._consult(ue, command), f"policy-{ue}")
             case Refuse():
                 raise AssertionError("unreachable: a refusal ends the handling")
 
@@ -421,9 +437,29 @@ class CloudletController:
         while not await self._ask(to, name, body, correlation):  # noqa: ASYNC110  # nobody tells when it is back
             await asyncio.sleep(AGAIN_S)
 
-    async def _wait(self, ue: UeKey, token: int, delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
-        self.submit(ue, Dwelled(token))
+    async def _consult(self, ue: UeKey, asked: Consult) -> None:
+        """Until the policy has decided, or the UE is no longer where it was."""
+        wait_s = AGAIN_S if asked.again else 0.0
+        while True:
+            await asyncio.sleep(wait_s)
+            record = self._records[ue]
+            if record.token != asked.token or record.pvm_at in (None, record.here):
+                return
+            now = asyncio.get_running_loop().time()
+            if asked.moment is Moment.ARRIVED:
+                self._outlook.arrived(ue, record.here, now)  # after a restart nobody has said so
+            facts = self._outlook.facts(ue, asked.moment, record.here, record.pvm_at, now)
+            match self._manners.of(record.pvm.id).decide(facts):
+                case Move(after_s):
+                    await asyncio.sleep(after_s)
+                    self.submit(ue, MoveDue(asked.token))
+                    return
+                case Stay(reason):
+                    log.debug("the PVM stays", ue=ue, reason=reason)
+                    return
+                case AskAgain(after_s, reason):
+                    log.debug("the PVM waits", ue=ue, reason=reason)
+                    wait_s = max(after_s, AGAIN_S)
 
     def _name_deed(self) -> bytes:
         self._deeds += 1

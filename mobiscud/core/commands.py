@@ -7,6 +7,7 @@ inputs, never as return values.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from mobiscud.core.edge import PathSpec, Pvm
 from mobiscud.core.events import OffloadEvent, PvmEvent
@@ -107,10 +108,22 @@ class Refuse:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Feed ``Dwelled(token)`` back after the policy's dwell time; ``again``: after a failure, so not at once."""
+class Moment(IntEnum):
+    """How far a UE's way to a cloudlet is, when the policy is asked."""
 
+    PREPARED = 1  # the handover is prepared, and may still be called off
+    EXECUTING = 2  # the UE has been told to go
+    ARRIVED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Consult:
+    """Ask the policy whether the PVM shall come here; feed ``MoveDue(token)`` back when it shall.
+
+    ``again``: after a failure, so not at once.
+    """
+
+    moment: Moment
     token: int
     again: bool = False
 
@@ -140,6 +153,6 @@ Command = (
     | TellMoved
     | TellStays
     | Refuse
-    | Wait
+    | Consult
     | Announce
 )

@@ -232,11 +232,65 @@ class OffloadConfig(Section):
     subscribers: tuple[SubscriberConfig, ...] = ()
 
 
-class MigrationConfig(Section):
-    """When personal VMs follow their users: ``follow`` at once or after ``dwell_s`` in the new cell, or ``stay``."""
+class FollowConfig(Section):
+    """When a personal VM follows its user: ``follow`` after ``dwell_s`` in the new place; ``stay``, never;
+    ``hysteresis`` as follow, but after ``ping_pong_s`` where the UE left less than that before; ``cost`` when it pays.
 
-    policy: Literal["follow", "stay"] = "follow"
+    ``start``: the earliest moment of a move. Before the UE has arrived there is no time to wait for.
+    """
+
+    policy: Literal["follow", "stay", "hysteresis", "cost"] = "follow"
     dwell_s: float = Field(default=0.0, ge=0)
+    ping_pong_s: float = Field(default=60.0, ge=0)
+    start: Literal["at_preparing", "at_executing", "at_completed"] = "at_completed"
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.policy == "hysteresis" and self.ping_pong_s < self.dwell_s:
+            raise ValueError("ping_pong_s is at least dwell_s")
+        waits = self.policy == "hysteresis" or (self.policy == "follow" and self.dwell_s > 0)
+        if self.start != "at_completed" and waits:
+            raise ValueError(f"start: {self.start} and a time to wait in the new place exclude each other")
+        return self
+
+
+class LinkConfig(Section):
+    """The way between two cloudlets: its round-trip time, and how many moves fill it."""
+
+    between: tuple[Name, Name]
+    rtt_ms: float = Field(gt=0)
+    moves: int = Field(default=4, ge=1)
+
+
+class CostConfig(Section):
+    """What the policy ``cost`` reckons with.
+
+    ``round_trips_s``: of a user, a second; ``wait_ms_per_mib``: how much waiting of a user it is worth to spare the
+    link a MiB; ``usual_stay_s``: of a UE at a cloudlet, before it is known better; ``outage_ms``: of a migration,
+    likewise; ``move_mib``: what one copies; ``rtt_ms`` and ``moves``: of a way that ``links`` does not name.
+    """
+
+    round_trips_s: float = Field(default=20.0, ge=0)
+    wait_ms_per_mib: float = Field(default=20.0, ge=0)
+    usual_stay_s: float = Field(default=600.0, gt=0)
+    outage_ms: float = Field(default=40.0, ge=0)
+    move_mib: float = Field(default=128.0, ge=0)
+    rtt_ms: float = Field(default=4.0, gt=0)
+    moves: int = Field(default=4, ge=1)
+    links: tuple[LinkConfig, ...] = ()
+
+
+class OverrideConfig(FollowConfig):
+    """When one personal VM follows, other than the rest."""
+
+    pvm: Name
+
+
+class MigrationConfig(FollowConfig):
+    """When personal VMs follow their users."""
+
+    cost: CostConfig = CostConfig()
+    overrides: tuple[OverrideConfig, ...] = ()
 
 
 class WebConfig(Section):
@@ -286,6 +340,12 @@ class Config(Section):
                     problems.append(f"{kind}: cloudlet {section.cloudlet!r} is not among cloudlets")
         for switch in self.switches:
             problems += [f"switches: peer {p!r} is not among cloudlets" for p in switch.peers if p not in known]
+        pvms = {s.pvm.id for s in self.offload.subscribers}
+        overridden = [own.pvm for own in self.migration.overrides]
+        problems += _repeated("migration.overrides: pvm", overridden)
+        problems += [f"migration.overrides: pvm {p!r} is of no subscriber" for p in overridden if p not in pvms]
+        ends = {end for link in self.migration.cost.links for end in link.between}
+        problems += [f"migration.cost.links: {end!r} is not among cloudlets" for end in sorted(ends - known)]
         problems += [
             f"offload.subscribers: {s.pvm.address} is outside {self.offload.gateway.network}"
             for s in self.offload.subscribers

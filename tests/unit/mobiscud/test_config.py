@@ -71,6 +71,22 @@ def test_nothing_is_a_configuration_too() -> None:
         (WHOLE.replace("172.16.1.11", "10.1.1.1"), "10.1.1.1 is outside 172.16.0.0/16"),
         (WHOLE.replace("172.16.1.11", "172.16.1.10"), "pvm address '172.16.1.10' appears twice"),
         (WHOLE.replace("52:54:00:00:00:10", "53:54:00:00:00:10"), "is a multicast address"),
+        (
+            WHOLE.replace("dwell_s: 2", "dwell_s: 2, start: at_preparing"),
+            "migration: start: at_preparing and a time to",
+        ),
+        ("migration: {policy: hysteresis, dwell_s: 9, ping_pong_s: 8}", "migration: ping_pong_s is at least dwell_s"),
+        ("migration: {policy: later}", "migration.policy"),
+        ("migration: {overrides: [{policy: stay}]}", "migration.overrides[0].pvm"),
+        ("migration: {overrides: [{pvm: p7}]}", "migration.overrides: pvm 'p7' is of no subscriber"),
+        (
+            WHOLE.replace("dwell_s: 2", "overrides: [{pvm: p1}, {pvm: p1}]"),
+            "migration.overrides: pvm 'p1' appears twice",
+        ),
+        (
+            WHOLE.replace("dwell_s: 2", "cost: {links: [{between: [c1, c7], rtt_ms: 3}]}"),
+            "migration.cost.links: 'c7' is not among cloudlets",
+        ),
         (WHOLE.replace('imsi: "999700000000001"', "imsi: '12'"), "an IMSI has 6 to 15 digits"),
     ],
 )

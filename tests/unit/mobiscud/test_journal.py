@@ -11,7 +11,7 @@ from mobiscud.controller.inputs import Tunnels, UeArrived, UeWentIdle
 from mobiscud.controller.journal import Journal
 from mobiscud.controller.reconcile import already_known, resume, standing_path
 from mobiscud.controller.record import Phase, UeRecord
-from mobiscud.core.commands import Announce, AskDetour, ResumeMove, SetPath, StartPvm, Wait
+from mobiscud.core.commands import Announce, AskDetour, Consult, Moment, ResumeMove, SetPath, StartPvm
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.errors import SetupError
 from mobiscud.core.events import OffloadMoved, PvmStopped
@@ -27,7 +27,7 @@ TUNNELS = Tunnels((UplinkTunnel("10.0.0.11", SGW),), DownlinkTunnel("10.0.0.2", 
 
 def record(phase: Phase, **more: object) -> UeRecord:
     known = {"registered": True, "ue_ip": IP, "ue_at": C1, "pvm_at": C1, "tunnels": TUNNELS, "token": 3}
-    return UeRecord(PVM, C1, True, phase, **{**known, **more})  # type: ignore[arg-type]
+    return UeRecord(PVM, C1, phase, **{**known, **more})  # type: ignore[arg-type]
 
 
 def test_records_survive(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_pvm_that_was_lost_is_started_again() -> None:
 def test_a_detour_is_asked_for_again() -> None:
     r = record(Phase.DETOURED, pvm_at=C2)
     path = SetPath(PathSpec(IP, PVM, C2, C1, TUNNELS.uplinks, TUNNELS.downlink), None, C2)
-    assert resume(r, runs_here=False) == (r, (path, AskDetour(C2), Wait(3, again=True)))
+    assert resume(r, runs_here=False) == (r, (path, AskDetour(C2), Consult(Moment.ARRIVED, 3, again=True)))
 
 
 def test_a_migration_from_here_is_looked_after() -> None:

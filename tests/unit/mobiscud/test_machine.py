@@ -8,16 +8,17 @@ import pytest
 
 from mobiscud.controller.inputs import (
     DetourAsked,
-    Dwelled,
     Halted,
     HaltedThere,
     HandoverDone,
     HandoverExpected,
     HandoverOff,
+    HandoverOrdered,
     Input,
     Landed,
     MoveAsked,
     MovedHere,
+    MoveDue,
     MoveFailed,
     MoveRefused,
     MoveSucceeded,
@@ -39,7 +40,9 @@ from mobiscud.core.commands import (
     AskDetour,
     AskMove,
     Command,
+    Consult,
     MigratePvm,
+    Moment,
     Refuse,
     SetPath,
     StartPvm,
@@ -47,7 +50,6 @@ from mobiscud.core.commands import (
     TellHalted,
     TellMoved,
     TellStays,
-    Wait,
 )
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.events import (
@@ -103,7 +105,7 @@ class Playbook:
         return self
 
 
-DETOUR_AGAIN = (SetPath(path(C1, C2, T2), OffloadMoved, C1), AskDetour(C1), Wait(1, again=True))
+DETOUR_AGAIN = (SetPath(path(C1, C2, T2), OffloadMoved, C1), AskDetour(C1), Consult(Moment.ARRIVED, 1, again=True))
 """What c2 does when the PVM did not come from c1."""
 
 
@@ -124,14 +126,19 @@ def serving(here: CloudletId = C1, via: Tunnels = T1) -> Playbook:
 def detoured() -> Playbook:
     """c2, whose UE has come from c1, where its PVM still is."""
     return (
-        Playbook(C2, pvm_at=C1)
-        .on(HandoverExpected(C2, IP, T2), SetPath(path(C1, C2, T2), OffloadPrepared, C1), AskDetour(C1))
+        Playbook(C2, pvm_at=C1, registered=True, ue_ip=IP, ue_at=C1)
+        .on(
+            HandoverExpected(C2, IP, T2),
+            SetPath(path(C1, C2, T2), OffloadPrepared, C1),
+            AskDetour(C1),
+            Consult(Moment.PREPARED, 0),
+        )
         .is_in(Phase.PREPARED)
         .on(
             HandoverDone(C2, IP, T2),
             SetPath(path(C1, C2, T2), OffloadActivated, C1),
             AskDetour(C1),
-            Wait(1),
+            Consult(Moment.ARRIVED, 1),
         )
         .is_in(Phase.DETOURED)
     )
@@ -156,7 +163,7 @@ def pushing() -> Playbook:
 
 
 def pulling() -> Playbook:
-    return detoured().on(Dwelled(1), AskMove(C1)).is_in(Phase.PULLING)
+    return detoured().on(MoveDue(1), AskMove(C1)).is_in(Phase.PULLING)
 
 
 def test_attach_starts_the_pvm_and_then_the_path() -> None:
@@ -223,10 +230,10 @@ def test_a_failed_migration_brings_the_path_back() -> None:
         .on(Halted(7), TellHalted(C2, 7), SetPath(path(C2, C2), None, C2))
         .on(
             MoveFailed("link down"),
+            Announce(PvmMigrationFailed, C1, C2, reason="link down"),
             SetPath(path(C1, C2), OffloadMoved, C2),
             SetPath(path(C1, C2), None, C2),
             TellStays(C2, "link down"),
-            Announce(PvmMigrationFailed, C1, C2, reason="link down"),
         )
         .is_in(Phase.LENDING)
     )
@@ -239,25 +246,22 @@ def test_a_failed_migration_brings_the_path_back() -> None:
 
 
 def test_a_refused_move_is_asked_for_again_later() -> None:
-    pulling().on(MoveRefused("busy"), *DETOUR_AGAIN).is_in(Phase.DETOURED).on(Dwelled(1), AskMove(C1))
+    pulling().on(MoveRefused("busy"), *DETOUR_AGAIN).is_in(Phase.DETOURED).on(MoveDue(1), AskMove(C1))
 
 
-def test_an_old_dwell_timer_means_nothing() -> None:
-    detoured().on(Dwelled(0)).is_in(Phase.DETOURED)
-
-
-def test_a_policy_that_stays_asks_for_no_move() -> None:
-    (
-        Playbook(C2, pvm_at=C1, follow=False)
-        .on(UeArrived(C2, IP, T2), SetPath(path(C1, C2, T2), OffloadActivated, C1), AskDetour(C1))
-        .is_in(Phase.DETOURED)
-    )
+def test_an_old_decision_means_nothing() -> None:
+    detoured().on(MoveDue(0)).is_in(Phase.DETOURED)
 
 
 def test_a_cancelled_handover_leaves_nothing() -> None:
     (
-        Playbook(C2, pvm_at=C1)
-        .on(HandoverExpected(C2, IP, T2), SetPath(path(C1, C2, T2), OffloadPrepared, C1), AskDetour(C1))
+        Playbook(C2, pvm_at=C1, registered=True, ue_ip=IP, ue_at=C1)
+        .on(
+            HandoverExpected(C2, IP, T2),
+            SetPath(path(C1, C2, T2), OffloadPrepared, C1),
+            AskDetour(C1),
+            Consult(Moment.PREPARED, 0),
+        )
         .on(HandoverOff(), SetPath(None, OffloadRemoved))
         .is_in(Phase.AWAY)
     )
@@ -336,9 +340,14 @@ def test_a_ue_that_goes_on_while_its_pvm_comes_is_followed_from_here() -> None:
 def test_a_detour_follows_the_pvm_to_where_it_is() -> None:
     (
         detoured()
-        .on(PvmSeen(C3), SetPath(path(C3, C2, T2), OffloadMoved, C3), AskDetour(C3), Wait(1))
+        .on(PvmSeen(C3), SetPath(path(C3, C2, T2), OffloadMoved, C3), AskDetour(C3), Consult(Moment.ARRIVED, 1))
         .is_in(Phase.DETOURED)
     )
+
+
+def test_a_source_that_has_the_pvm_still_is_asked_again() -> None:
+    pulling().on(PvmSeen(C1), *DETOUR_AGAIN).is_in(Phase.DETOURED)
+    pulling().on(HaltedThere(7), SetPath(path(C2, C2, T2), OffloadMoved, "local")).on(PvmSeen(C1)).is_in(Phase.PULLING)
 
 
 def test_a_pvm_that_is_nowhere_is_started_where_its_user_is() -> None:
@@ -357,8 +366,8 @@ def test_a_user_who_goes_on_ends_the_migration() -> None:
         .on(HandoverDone(C3, IP, T3), AbortMove(PVM))
         .on(
             MoveFailed("aborted"),
-            TellStays(C2, "aborted"),
             Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
+            TellStays(C2, "aborted"),
         )
         .is_in(Phase.LENDING)
         .on(DetourAsked(C3), SetPath(path(C1, C3), OffloadMoved, C3), SetPath(path(C1, C3), None, C3))
@@ -371,9 +380,9 @@ def test_a_user_who_comes_back_ends_the_migration() -> None:
         .on(HandoverDone(C1, IP, T1), SetPath(path(C1, C1, T1), OffloadMoved, "local"), AbortMove(PVM))
         .on(
             MoveFailed("aborted"),
+            Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
             SetPath(path(C1, C1, T1), OffloadMoved, "local"),
             TellStays(C2, "aborted"),
-            Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
         )
         .is_in(Phase.SERVING)
     )
@@ -389,7 +398,7 @@ def test_a_user_who_comes_back_too_late_is_followed() -> None:
             TellMoved(C2, 900.0),
             SetPath(path(C2, C1, T1), OffloadActivated, C2),
             AskDetour(C2),
-            Wait(3),
+            Consult(Moment.ARRIVED, 3),
         )
         .is_in(Phase.DETOURED)
     )
@@ -435,8 +444,8 @@ def test_a_detach_while_the_pvm_starts_stops_it_when_it_runs() -> None:
 def test_what_is_not_there_is_refused() -> None:
     Playbook(C1).on(DetourAsked(C2), Refuse("the personal VM is not here"))
     Playbook(C1).on(MoveAsked(C2), Refuse("not while away"))
-    serving().on(MoveAsked(C2), Refuse("not while serving"))
-    lending().on(MoveAsked(C3), Refuse("the UE is not there"))
+    serving().on(MoveAsked(C2), Refuse("the UE is neither there nor expected"))
+    lending().on(MoveAsked(C3), Refuse("the UE is neither there nor expected"))
 
 
 def test_what_cannot_follow_changes_nothing() -> None:
@@ -470,12 +479,17 @@ def test_a_neighbour_stands_by_while_the_ue_is_connected() -> None:
 def test_what_is_under_way_to_the_old_cloudlet_follows_the_ue() -> None:
     (
         standing_by()
-        .on(HandoverExpected(C2, IP, T2), SetPath(path(C1, C2, T2), OffloadPrepared, C1), AskDetour(C1))
+        .on(
+            HandoverExpected(C2, IP, T2),
+            SetPath(path(C1, C2, T2), OffloadPrepared, C1),
+            AskDetour(C1),
+            Consult(Moment.PREPARED, 1),
+        )
         .on(
             HandoverDone(C2, IP, T2, T2.uplinks),
             SetPath(path(C1, C2, T2), OffloadActivated, C1),
             AskDetour(C1),
-            Wait(2),
+            Consult(Moment.ARRIVED, 2),
         )
         .on(HandoverDone(C3, IP, T3, T2.uplinks), SetPath(PathSpec(IP, PVM, C1, C3, T2.uplinks), OffloadRemoved, C1))
         .is_in(Phase.AWAY)
@@ -485,3 +499,147 @@ def test_what_is_under_way_to_the_old_cloudlet_follows_the_ue() -> None:
 def test_a_neighbour_leads_to_where_the_pvm_is() -> None:
     standing_by().on(PvmSeen(C3), SetPath(PathSpec(IP, PVM, C3, C1, T2.uplinks), None, C3))
     standing_by().on(PvmGone(C1), SetPath(None, None))
+    expected_there = PathSpec(IP, PVM, C3, C3, T2.uplinks)
+    stays = Playbook(C2, pvm_at=C1, registered=True, ue_ip=IP).on(
+        UeArrived(C3, IP, T3, T2.uplinks), SetPath(PathSpec(IP, PVM, C1, C3, T2.uplinks), None, C1)
+    )
+    stays.on(PvmGone(C1), SetPath(expected_there, None, C3))
+
+
+# The PVM begins to move before the UE has come ---------------------------------------------------------------------
+
+
+def prepared() -> Playbook:
+    """c2, where a UE is expected from c1."""
+    return (
+        Playbook(C2, pvm_at=C1, registered=True, ue_ip=IP, ue_at=C1)
+        .on(
+            HandoverExpected(C2, IP, T2),
+            SetPath(path(C1, C2, T2), OffloadPrepared, C1),
+            AskDetour(C1),
+            Consult(Moment.PREPARED, 0),
+        )
+        .on(HandoverOrdered(), Consult(Moment.EXECUTING, 0))
+    )
+
+
+def pulling_early() -> Playbook:
+    return prepared().on(MoveDue(0), AskMove(C1)).is_in(Phase.PULLING)
+
+
+def pushing_early() -> Playbook:
+    """c1, whose UE is about to go to c2, where its PVM is going already."""
+    return (
+        serving()
+        .on(DetourAsked(C2))
+        .on(HandoverExpected(C2, IP, T2))
+        .on(MoveAsked(C2), Announce(PvmMigrating, from_cloudlet=C1, to_cloudlet=C2), MigratePvm(PVM, C2))
+        .is_in(Phase.PUSHING)
+    )
+
+
+def test_a_ue_may_come_before_its_pvm_that_set_out_first() -> None:
+    (
+        pulling_early()
+        .on(HandoverDone(C2, IP, T2), SetPath(path(C1, C2, T2), OffloadActivated, C1), AskDetour(C1))
+        .on(HaltedThere(5), SetPath(path(C2, C2, T2), OffloadMoved, "local"))
+        .is_in(Phase.PULLING)
+    )
+    (
+        pushing_early()
+        .on(HandoverDone(C2, IP, T2), SetPath(path(C1, C2, T1), OffloadMoved, C2), SetPath(path(C1, C2), None, C2))
+        .on(Halted(5), TellHalted(C2, 5), SetPath(path(C2, C2), None, C2))
+        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), SetPath(None, OffloadRemoved))
+        .is_in(Phase.AWAY)
+    )
+
+
+def test_a_pvm_may_come_before_its_ue() -> None:
+    (
+        pulling_early()
+        .on(HaltedThere(5_000_000), SetPath(path(C2, C1, T2), OffloadMoved, C1))
+        .on(Landed(6_000_000))
+        .on(
+            MovedHere(900.0),
+            Announce(PvmMigrated, C1, C2, downtime_ms=1.0, total_ms=900.0),
+        )
+        .is_in(Phase.LENDING)
+        .on(DetourAsked(C1), SetPath(path(C2, C1, T2), OffloadMoved, C1))
+        .on(HandoverDone(C2, IP, T2), SetPath(path(C2, C2, T2), OffloadMoved, "local"))
+        .is_in(Phase.SERVING)
+    )
+    (
+        pushing_early()
+        .on(Halted(5), TellHalted(C2, 5), SetPath(path(C2, C1, T1), None, C2))
+        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), SetPath(path(C2, C1, T1), OffloadActivated, C2), AskDetour(C2))
+        .is_in(Phase.DETOURED)
+        .on(HandoverDone(C2, IP, T2), SetPath(None, OffloadRemoved))
+        .is_in(Phase.AWAY)
+    )
+
+
+def test_a_cancelled_handover_ends_the_move() -> None:
+    (
+        pushing_early()
+        .on(HandoverOff(), AbortMove(PVM))
+        .on(
+            MoveFailed("aborted"),
+            Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
+            SetPath(path(C1, C1, T1), OffloadMoved, "local"),
+            TellStays(C2, "aborted"),
+        )
+        .is_in(Phase.SERVING)
+    )
+    (
+        pulling_early()
+        .on(HandoverOff(), SetPath(None, OffloadRemoved))
+        .on(StaysThere("aborted"), SetPath(None, OffloadRemoved))
+        .is_in(Phase.AWAY)
+    )
+
+
+def test_a_pvm_whose_handover_is_cancelled_too_late_is_called_back_by_the_policy() -> None:
+    detoured_at_home = SetPath(path(C2, C1, T1), OffloadActivated, C2)
+    late = pushing_early().on(Halted(5), TellHalted(C2, 5), SetPath(path(C2, C1, T1), None, C2))
+    late.on(HandoverOff(), AbortMove(PVM)).on(
+        MoveSucceeded(900.0), TellMoved(C2, 900.0), detoured_at_home, AskDetour(C2), Consult(Moment.ARRIVED, 1)
+    ).on(MoveDue(1), AskMove(C2)).is_in(Phase.PULLING)
+
+    later = pushing_early().on(Halted(5), TellHalted(C2, 5), SetPath(path(C2, C1, T1), None, C2))
+    later.on(MoveSucceeded(900.0), TellMoved(C2, 900.0), detoured_at_home, AskDetour(C2)).on(
+        HandoverOff(), Consult(Moment.ARRIVED, 1)
+    ).is_in(Phase.DETOURED)
+
+
+def test_an_early_move_that_is_refused_leaves_the_ue_expected() -> None:
+    (
+        pulling_early()
+        .on(MoveRefused("busy"), SetPath(path(C1, C2, T2), OffloadPrepared, C1), AskDetour(C1))
+        .is_in(Phase.PREPARED)
+        .on(
+            HandoverDone(C2, IP, T2),
+            SetPath(path(C1, C2, T2), OffloadActivated, C1),
+            AskDetour(C1),
+            Consult(Moment.ARRIVED, 1),
+        )
+    )
+
+
+def test_a_chain_of_handovers_may_send_the_pvm_straight_on() -> None:
+    (
+        lending()
+        .on(HandoverExpected(C3, IP, T3))
+        .on(MoveAsked(C3), Announce(PvmMigrating, from_cloudlet=C1, to_cloudlet=C3), MigratePvm(PVM, C3))
+        .on(HandoverOff(), AbortMove(PVM))
+    )
+
+
+def test_a_user_on_the_way_back_to_its_pvm_does_not_draw_it_away() -> None:
+    (
+        detoured()
+        .on(HandoverExpected(C1, IP, T1))
+        .on(MoveDue(1))
+        .is_in(Phase.DETOURED)
+        .on(HandoverOff(), Consult(Moment.ARRIVED, 1))
+        .on(MoveDue(1), AskMove(C1))
+    )

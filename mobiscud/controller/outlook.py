@@ -1,0 +1,83 @@
+"""What a controller knows beyond one user's record when it asks the policy: its walk, and what a move costs.
+
+All of it is heard on the bus, so every controller knows the same; it is not kept over a restart, but begins from
+what the configuration expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from mobiscud.controller.policy import Estimate, Facts, Visit
+from mobiscud.core.commands import Moment
+from mobiscud.core.config import CostConfig, LinkConfig
+from mobiscud.core.events import Event, PvmMigrated, PvmMigrating, PvmMigrationFailed
+from mobiscud.core.ids import CloudletId, PvmId, UeKey
+
+REMEMBERED: Final = 8
+"""Visits of a UE."""
+WEIGHT: Final = 0.1
+"""Of the latest outage in the mean of all."""
+
+Link = frozenset[CloudletId]
+
+
+class Outlook:
+    """The walks of all UEs, and the moves that are under way between cloudlets."""
+
+    def __init__(self, cost: CostConfig) -> None:
+        self._cost = cost
+        self._links: Mapping[Link, LinkConfig] = {
+            frozenset(CloudletId(end) for end in link.between): link for link in cost.links
+        }
+        self._walks: dict[UeKey, tuple[Visit, ...]] = {}
+        self._moving: dict[PvmId, Link] = {}
+        self._moves_on: dict[Link, int] = {}
+        self._outage_ms = cost.outage_ms
+
+    def arrived(self, ue: UeKey, cloudlet: CloudletId | None, now: float) -> None:
+        """The UE is connected at a cell of ``cloudlet``; a new visit if it was elsewhere before."""
+        walk = self._walks.get(ue, ())
+        if not walk or walk[-1].cloudlet != cloudlet:
+            self._walks[ue] = (*walk[1 - REMEMBERED :], Visit(cloudlet, now))
+
+    def left(self, ue: UeKey) -> None:
+        """The UE is no longer registered."""
+        self._walks.pop(ue, None)
+
+    def heard(self, event: Event) -> None:
+        """A move that begins or ends, anywhere in the site."""
+        match event:
+            case PvmMigrating(pvm=pvm, from_cloudlet=source, to_cloudlet=target) if source and target:
+                self._ended(pvm.id)
+                link = self._moving[pvm.id] = frozenset((source, target))
+                self._moves_on[link] = self._moves_on.get(link, 0) + 1
+            case PvmMigrated(pvm=pvm):
+                self._ended(pvm.id)
+                if event.downtime_ms is not None:
+                    self._outage_ms += WEIGHT * (event.downtime_ms - self._outage_ms)
+            case PvmMigrationFailed(pvm=pvm):
+                self._ended(pvm.id)
+            case _:
+                pass
+
+    def _ended(self, pvm: PvmId) -> None:
+        link = self._moving.pop(pvm, None)
+        if link is not None:
+            self._moves_on[link] -= 1
+            if not self._moves_on[link]:
+                del self._moves_on[link]
+
+    def facts(self, ue: UeKey, moment: Moment, here: CloudletId, pvm_at: CloudletId, now: float) -> Facts:
+        """All that a policy may know of this user now."""
+        link = frozenset((here, pvm_at))
+        known = self._links.get(link)
+        moves = self._moves_on.get(link, 0)
+        estimate = Estimate(
+            rtt_gain_ms=known.rtt_ms if known else self._cost.rtt_ms,
+            outage_ms=self._outage_ms,
+            move_mib=self._cost.move_mib,
+            link_load=moves / (known.moves if known else self._cost.moves),
+        )
+        return Facts(moment, now, here, pvm_at, self._walks.get(ue, ()), estimate)
