@@ -19,11 +19,9 @@ from flows.rules import (
     SetEthernet,
     ue_cookie,
 )
-from mobiscud.core.edge import PathSpec
+from mobiscud.core.edge import MAX_FLOWS, PathSpec
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import CloudletId, Cookie, TableId, UeKey
-
-MAX_FLOWS = 8  # MAX_FLOWS in maps.h
 
 
 def path_rules(ue: UeKey, path: PathSpec | None, layout: Layout) -> frozenset[Rule]:

@@ -36,7 +36,7 @@ from flows.rules import (
     Slot,
 )
 from mobiscud.core.config import OffloadConfig
-from mobiscud.core.edge import FlowFilter, PathSpec
+from mobiscud.core.edge import FlowAction, FlowFilter, PathSpec
 from mobiscud.core.ids import TableId, UeKey
 from testbed.switch_bench import HERE, MTU, PEERS, Emerged
 
@@ -96,16 +96,22 @@ class FakeSwitch:
         outer = _ip(packet)
         if outer is not None and outer.src not in self._neighbours:
             self._neighbours[outer.src] = packet.src, packet.dst, _tag(packet)
-        inner = None if outer is None else self._decapsulated(outer)
-        return [("core", frame)] if inner is None else self._bridge("gi1", bytes(Ether() / inner))
+        action, inner = (FlowAction.PASSTHROUGH, None) if outer is None else self._decapsulated(outer)
+        if action is FlowAction.PASSTHROUGH:
+            return [("core", frame)]
+        if action is FlowAction.DROP:
+            self._count("discarded")
+            return []
+        return self._bridge("gi1", bytes(Ether() / inner))
 
-    def _decapsulated(self, outer: Packet) -> Packet | None:
+    def _decapsulated(self, outer: Packet) -> tuple[FlowAction, Packet | None]:
+        untouched = FlowAction.PASSTHROUGH, None
         if UDP not in outer or outer[UDP].dport != 2152:
-            return None
+            return untouched
         message = bytes(outer[UDP].payload)
         flags, kind, _, teid = struct.unpack_from("!BBHI", message)
         if kind != G_PDU:
-            return None
+            return untouched
         offset = 12 if flags & 7 else 8
         more = message[11] if flags & 4 else 0
         while more:
@@ -117,10 +123,9 @@ class FakeSwitch:
                 tunnel = rule.tunnel.enb_address, rule.tunnel.sgw.address, rule.tunnel.sgw.teid, rule.pvm_address
                 if tunnel == (outer.src, outer.dst, teid, inner.dst):
                     if _of_ue(inner.src) == rule.ue_address:
-                        taken = _takes(rule.flows, inner, inner.sport, inner.dport) if rule.flows else True
-                        return _clamped(inner, outer) if taken else None
+                        return _action(rule.flows, inner, inner.sport, inner.dport), _clamped(inner, outer)
                     self._count("forged")
-        return None
+        return untouched
 
     def _from_gi(self, packet: Ether) -> Emerged:
         inner = _ip(packet)
@@ -129,8 +134,9 @@ class FakeSwitch:
         if not isinstance(rule, EncapRule):
             self._count("no_tunnel")
             return []
-        if rule.flows and not _takes(rule.flows, inner, inner.dport, inner.sport):
-            self._count("not_offloaded")
+        action = _action(rule.flows, inner, inner.dport, inner.sport)
+        if action is not FlowAction.FORWARD_DECAPSULATED:
+            self._count("discarded" if action is FlowAction.DROP else "not_offloaded")
             return []
         if rule.tunnel.enb.address not in self._neighbours:
             self._count("no_neighbour")
@@ -209,17 +215,17 @@ def _of_ue(address: str) -> str:
     return str(IPv6Network((address, 64), strict=False).network_address)
 
 
-def _takes(flows: Iterable[FlowFilter], inner: Packet, ue_port: int, pvm_port: int) -> bool:
-    """Whether an unfragmented packet belongs to one of the flows."""
+def _action(flows: Iterable[FlowFilter], inner: Packet, ue_port: int, pvm_port: int) -> FlowAction:
+    """What becomes of an unfragmented packet."""
+    if not flows:
+        return FlowAction.FORWARD_DECAPSULATED
     protocol, dscp = (inner.proto, inner.tos >> 2) if inner.version == 4 else (inner.nh, inner.tc >> 2)
     seen = protocol, ue_port, pvm_port, dscp
-    return any(
-        all(
-            asked in (None, value)
-            for asked, value in zip((f.protocol, f.ue_port, f.pvm_port, f.dscp), seen, strict=True)
-        )
-        for f in flows
-    )
+    for f in flows:
+        asked = f.protocol, f.ue_port, f.pvm_port, f.dscp
+        if all(one in (None, value) for one, value in zip(asked, seen, strict=True)):
+            return f.action
+    return FlowAction.PASSTHROUGH
 
 
 def _clamped(inner: Packet, outer: Packet) -> Packet:

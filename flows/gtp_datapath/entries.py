@@ -10,13 +10,12 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from flows.rules import DecapRule, EncapRule, MapRule
-from mobiscud.core.edge import DownlinkTunnel, FlowFilter, UplinkTunnel
+from mobiscud.core.edge import MAX_FLOWS, DownlinkTunnel, FlowAction, FlowFilter, UplinkTunnel
 from mobiscud.core.ids import Cookie, FTeid, Teid
 
 # Addresses, ports and TEIDs are in network order, everything else is in the machine's.
 SETTINGS = struct.Struct("=III6s6s")
-FLOW = struct.Struct("=BB2s2sxxQQ")
-MAX_FLOWS = 8
+FLOW = struct.Struct("=BB2s2sBxQQ")
 UPLINK_KEY = struct.Struct("=16s16s16s4s")
 UPLINK_HEAD = struct.Struct("=16sQQ")
 UPLINK_VALUE_SIZE = UPLINK_HEAD.size + MAX_FLOWS * FLOW.size
@@ -25,6 +24,7 @@ DOWNLINK_HEAD = struct.Struct("=16s16s4s4xQQ")
 DOWNLINK_VALUE_SIZE = DOWNLINK_HEAD.size + MAX_FLOWS * FLOW.size
 ANY_DSCP = 0xFF
 ANYTHING = FlowFilter()
+ACTIONS = (FlowAction.FORWARD_DECAPSULATED, FlowAction.PASSTHROUGH, FlowAction.DROP)  # enum action
 MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2
 ONLY_KEY = struct.pack("=I", 0)
 
@@ -42,6 +42,7 @@ class Statistic(IntEnum):
     TOO_BIG = 7
     FAILED = 8
     NOT_OFFLOADED = 9
+    DISCARDED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def value(rule: MapRule) -> bytes:
 def _flow(flow: FlowFilter) -> bytes:
     dscp = ANY_DSCP if flow.dscp is None else flow.dscp
     ports = (flow.ue_port or 0).to_bytes(2), (flow.pvm_port or 0).to_bytes(2)
-    return FLOW.pack(flow.protocol or 0, dscp, *ports, 0, 0)
+    return FLOW.pack(flow.protocol or 0, dscp, *ports, ACTIONS.index(flow.action), 0, 0)
 
 
 def decap_rule(key: bytes, value: bytes) -> DecapRule:
@@ -115,9 +116,9 @@ def encap_rule(key: bytes, value: bytes) -> EncapRule:
 def _flows(value: bytes, number: int) -> tuple[FlowFilter, ...]:
     """What ``_flow`` has packed; a single one that takes anything is none."""
     found = []
-    for protocol, dscp, ue_port, pvm_port, _, _ in _flow_entries(value, number):
+    for protocol, dscp, ue_port, pvm_port, action, _, _ in _flow_entries(value, number):
         ports = int.from_bytes(ue_port) or None, int.from_bytes(pvm_port) or None
-        found.append(FlowFilter(protocol or None, *ports, None if dscp == ANY_DSCP else dscp))
+        found.append(FlowFilter(protocol or None, *ports, None if dscp == ANY_DSCP else dscp, ACTIONS[action]))
     return () if found == [ANYTHING] else tuple(found)
 
 

@@ -151,9 +151,17 @@ static __always_inline __u32 gtpu_payload(struct __sk_buff *skb, const struct gt
 	return next ? 0 : offset;
 }
 
+static __always_inline int of_ports(const struct flow *flow, const struct packet *packet, __be16 ue_port,
+				    __be16 pvm_port)
+{
+	if (packet->fragment && flow->action != FORWARD)
+		return 1;
+	return (!flow->ue_port || flow->ue_port == ue_port) && (!flow->pvm_port || flow->pvm_port == pvm_port);
+}
+
 /*
- * The first of `flows` that the packet belongs to, or NULL. Ports are in the first fragment only, so that a rule which
- * names one takes no fragment at all: the datagram stays in one piece.
+ * The first of `flows` that the packet belongs to, or NULL. Ports are in the first fragment only, so that a flow which
+ * names one takes no fragment at all where it is offloaded, and all where it is not: the datagram stays in one piece.
  */
 static __always_inline struct flow *find_flow(struct flow *flows, __u64 number, const struct packet *packet,
 					      __be16 ue_port, __be16 pvm_port)
@@ -167,7 +175,7 @@ static __always_inline struct flow *find_flow(struct flow *flows, __u64 number, 
 			break;
 		if ((!flow->protocol || flow->protocol == packet->protocol) &&
 		    (flow->dscp == ANY_DSCP || flow->dscp == packet->traffic_class >> 2) &&
-		    (!flow->ue_port || flow->ue_port == ue_port) && (!flow->pvm_port || flow->pvm_port == pvm_port))
+		    of_ports(flow, packet, ue_port, pvm_port))
 			return flow;
 	}
 	return NULL;
@@ -262,8 +270,12 @@ int from_enb(struct __sk_buff *skb)
 	if (skb->gso_size)
 		return across(config->core_ifindex, WIRE_FROM_ENB);
 	flow = find_uplink(skb, &outer, &inner_offset, &inner);
-	if (!flow)
+	if (!flow || flow->action == PASS)
 		return across(config->core_ifindex, WIRE_FROM_ENB);
+	if (flow->action == DISCARD) {
+		carried(flow, inner.length, DISCARDED);
+		return TC_ACT_SHOT;
+	}
 
 	if (inner.protocol == IPPROTO_TCP && !inner.fragment)
 		clamp_mss(skb, inner.transport,
@@ -486,8 +498,12 @@ int from_gi(struct __sk_buff *skb)
 	if (!tunnel)
 		return drop(NO_TUNNEL);
 	flow = find_flow(tunnel->flows, tunnel->count, &inner, inner.destination_port, inner.source_port);
-	if (!flow)
+	if (!flow || flow->action == PASS)
 		return drop(NOT_OFFLOADED);
+	if (flow->action == DISCARD) {
+		carried(flow, inner.length, DISCARDED);
+		return TC_ACT_SHOT;
+	}
 	neighbour = bpf_map_lookup_elem(&neighbours, &tunnel->enb);
 	if (!neighbour)
 		return drop(NO_NEIGHBOUR);

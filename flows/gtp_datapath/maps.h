@@ -23,13 +23,21 @@ struct settings {
 	struct ethernet_addresses gi;	/* of frames towards Open vSwitch */
 };
 
+/* What becomes of a flow. */
+enum action {
+	FORWARD,		/* out of the tunnel and into it */
+	PASS,			/* crosses untouched */
+	DISCARD,
+};
+
 /* Which packets between a UE and its personal VM, and what was carried of them. */
 struct flow {
 	__u8 protocol;		/* 0: any */
 	__u8 dscp;		/* ANY_DSCP, or six bits */
 	__be16 ue_port;		/* 0: any */
 	__be16 pvm_port;
-	__u16 unused;
+	__u8 action;
+	__u8 unused;
 	__u64 packets;
 	__u64 bytes;		/* of inner packets */
 };
@@ -81,6 +89,7 @@ enum statistic {
 	TOO_BIG,		/* would not fit the S1-U MTU: the sender was told */
 	FAILED,			/* dropped: the kernel could not resize the packet */
 	NOT_OFFLOADED,		/* dropped: to the UE, but of no flow that is offloaded */
+	DISCARDED,		/* dropped: of a flow that shall be */
 	STATISTICS,
 };
 

@@ -169,6 +169,7 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
     from migration.lifecycle import Notice, PvmResumed, PvmSuspended
     from migration.service import PersonalVmHost
     from mobiscud.controller.journal import Journal
+    from mobiscud.controller.offload_policy import OffloadPolicy
     from mobiscud.controller.service import CloudletController, Neighbourhood
 
     switch_config = next((s for s in config.switches if s.cloudlet == cloudlet.id), None)
@@ -209,7 +210,7 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
                 node_of={CloudletId(c.id): c.node for c in config.cloudlets},
                 migration_uri_of={CloudletId(c.id): c.migration_uri for c in config.cloudlets if c.migration_uri},
             ),
-            config.subscribers(keys.of_imsi),
+            dict(OffloadPolicy(config.offload, keys.of_imsi).named),
             config.migration,
             switch=switch,
             hypervisor=hypervisor,

@@ -7,18 +7,18 @@ here that touches either.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from mobiscud.core.edge import Pvm
 from mobiscud.core.errors import ConfigError
-from mobiscud.core.ids import CloudletId, Imsi, PvmId, UeKey
+from mobiscud.core.ids import CloudletId
+from mobiscud.core.offload import OffloadConfig as OffloadConfig
+from mobiscud.core.offload import repeated
+from mobiscud.core.section import Name, Section
 
 BUS_SCHEMES = ("mqtt", "mqtts", "unix")
 
@@ -35,35 +35,6 @@ def _bus_url(url: str) -> str:
     else:
         _ = parts.port  # raises where it is no port number
     return url
-
-
-def _mac(text: str) -> str:
-    octets = text.lower().split(":")
-    if len(octets) != 6 or any(len(o) != 2 or not set(o) <= set("0123456789abcdef") for o in octets):
-        raise ValueError("is a MAC address such as 52:54:00:00:00:10")
-    if int(octets[0], 16) & 1:
-        raise ValueError("is a multicast address")
-    return text.lower()
-
-
-def _name(text: str) -> str:
-    if not text or not all(c.isalnum() or c in "-_." for c in text):
-        raise ValueError("is made of letters, digits, '-', '_' and '.'")  # it becomes part of a topic and a file name
-    return text
-
-
-def _imsi(digits: str) -> Imsi:
-    return Imsi(digits)
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Mac = Annotated[str, AfterValidator(_mac)]
-
-
-class Section(BaseModel):
-    """What all sections have in common: frozen, and no key that is not known."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
 class SiteConfig(Section):
@@ -198,40 +169,6 @@ class HypervisorConfig(Section):
     """Where such files are, on a disk that the hypervisor and this program see by the same path."""
 
 
-class PvmConfig(Section):
-    """A personal VM; address and MAC are its own for ever."""
-
-    id: Name
-    address: IPv4Address
-    mac: Mac
-
-
-class SubscriberConfig(Section):
-    """Whose traffic is offloaded: a subscriber by IMSI or by UE key, and the personal VM."""
-
-    imsi: Annotated[str, AfterValidator(_imsi)] | None = None
-    ue: Annotated[str, Field(pattern=r"^ue-[0-9a-f]{16}$")] | None = None
-    pvm: PvmConfig
-
-    @model_validator(mode="after")
-    def _one_name(self) -> Self:
-        if (self.imsi is None) == (self.ue is None):
-            raise ValueError("needs either imsi or ue")
-        return self
-
-    def personal_vm(self) -> Pvm:
-        """The VM as the rest of the program knows it."""
-        return Pvm(PvmId(self.pvm.id), str(self.pvm.address), self.pvm.mac)
-
-
-class OffloadConfig(Section):
-    """Who is offloaded, and the network the personal VMs live in: ``gateway`` is its router's address and prefix."""
-
-    gateway: IPv4Interface = IPv4Interface("172.16.0.1/16")
-    gateway_mac: Mac = "02:4d:53:ff:ff:01"
-    subscribers: tuple[SubscriberConfig, ...] = ()
-
-
 class FollowConfig(Section):
     """When a personal VM follows its user: ``follow`` after ``dwell_s`` in the new place; ``stay``, never;
     ``hysteresis`` as follow, but after ``ping_pong_s`` where the UE left less than that before; ``cost`` when it pays.
@@ -325,15 +262,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
-        problems = list(_repeated("cloudlets: id", (c.id for c in self.cloudlets)))
+        problems = list(repeated("cloudlets: id", (c.id for c in self.cloudlets)))
         known = {c.id for c in self.cloudlets}
         enbs = [str(e) for c in self.cloudlets for e in c.enb_ids]
-        problems += _repeated("cloudlets: node", (c.node for c in self.cloudlets))
-        problems += _repeated("cloudlets: enb_ids", enbs)
-        problems += _repeated("offload.subscribers: pvm id", (s.pvm.id for s in self.offload.subscribers))
-        problems += _repeated(
-            "offload.subscribers: pvm address", (str(s.pvm.address) for s in self.offload.subscribers)
-        )
+        problems += repeated("cloudlets: node", (c.node for c in self.cloudlets))
+        problems += repeated("cloudlets: enb_ids", enbs)
         for kind, sections in (("switches", self.switches), ("hypervisors", self.hypervisors)):
             for section in sections:
                 if section.cloudlet not in known:
@@ -342,15 +275,11 @@ class Config(Section):
             problems += [f"switches: peer {p!r} is not among cloudlets" for p in switch.peers if p not in known]
         pvms = {s.pvm.id for s in self.offload.subscribers}
         overridden = [own.pvm for own in self.migration.overrides]
-        problems += _repeated("migration.overrides: pvm", overridden)
+        problems += repeated("migration.overrides: pvm", overridden)
         problems += [f"migration.overrides: pvm {p!r} is of no subscriber" for p in overridden if p not in pvms]
         ends = {end for link in self.migration.cost.links for end in link.between}
         problems += [f"migration.cost.links: {end!r} is not among cloudlets" for end in sorted(ends - known)]
-        problems += [
-            f"offload.subscribers: {s.pvm.address} is outside {self.offload.gateway.network}"
-            for s in self.offload.subscribers
-            if s.pvm.address not in self.offload.gateway.network
-        ]
+        problems += self.offload.problems()
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -368,23 +297,6 @@ class Config(Section):
     def own_cloudlet(self) -> CloudletConfig | None:
         """The cloudlet that this node controls, if it controls one."""
         return next((c for c in self.cloudlets if c.node == self.site.node), None)
-
-    def subscribers(self, key_of: Callable[[Imsi], UeKey]) -> dict[UeKey, Pvm]:
-        """The personal VM of every subscriber, by UE key."""
-        return {
-            key_of(Imsi(s.imsi)) if s.imsi is not None else UeKey(s.ue or ""): s.personal_vm()
-            for s in self.offload.subscribers
-        }
-
-
-def _repeated(what: str, names: Iterable[str]) -> list[str]:
-    seen: set[str] = set()
-    again: list[str] = []
-    for name in names:
-        if name in seen:
-            again.append(f"{what} {name!r} appears twice")
-        seen.add(name)
-    return again
 
 
 def parse(text: str) -> Config:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from mobiscud.core.ids import CloudletId, FTeid, PvmId
 
 WITH_PORTS = (6, 17, 132)
+MAX_FLOWS = 8
+"""Of one UE and its personal VM; as in ``maps.h``."""
+
+
+class FlowAction(StrEnum):
+    """What becomes of a flow (ETSI GS MEC 011, ``action`` of a TrafficRule)."""
+
+    FORWARD_DECAPSULATED = "FORWARD_DECAPSULATED"  # out of the tunnel, to the personal VM
+    PASSTHROUGH = "PASSTHROUGH"  # stays in the tunnel, through the core
+    DROP = "DROP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,8 @@ class DownlinkTunnel:
 class FlowFilter:
     """Some of the packets between a UE and its personal VM (after the TrafficFilter of ETSI MEC 011); None: any.
 
-    A filter that names a port takes no fragments: only the first of them shows its ports.
+    Only the first fragment of a packet shows its ports. So a filter that names one takes no fragments where it
+    offloads, and all of the protocol where it does not: a packet stays in one piece.
     """
 
     protocol: int | None = None
@@ -52,6 +64,9 @@ class FlowFilter:
     pvm_port: int | None = None
     dscp: int | None = None
     """RFC 2474: 0..63."""
+    action: FlowAction = FlowAction.FORWARD_DECAPSULATED
+    rule: str = field(default="", compare=False)
+    """The id of the traffic rule that it is of, for accounts. The datapath does not know it."""
 
     def __post_init__(self) -> None:
         limits = (("protocol", 1, 255), ("ue_port", 1, 65535), ("pvm_port", 1, 65535), ("dscp", 0, 63))
@@ -62,9 +77,18 @@ class FlowFilter:
         if (self.ue_port or self.pvm_port) and self.protocol not in WITH_PORTS:
             raise ValueError("a port needs the protocol that it is of: 6 (TCP), 17 (UDP) or 132 (SCTP)")
 
+    def covers(self, other: FlowFilter) -> bool:
+        """Whether every packet of the other is one of this."""
+        forward = FlowAction.FORWARD_DECAPSULATED
+        if (self.ue_port or self.pvm_port) and self.action is forward and other.action is not forward:
+            return False  # the other takes fragments
+        names = ("protocol", "ue_port", "pvm_port", "dscp")
+        return all(getattr(self, name) in (None, getattr(other, name)) for name in names)
+
     def __str__(self) -> str:
         fields = (("protocol", self.protocol), ("ue", self.ue_port), ("pvm", self.pvm_port), ("dscp", self.dscp))
-        return ",".join(f"{name}={value}" for name, value in fields if value is not None) or "any"
+        shown = ",".join(f"{name}={value}" for name, value in fields if value is not None) or "any"
+        return shown if self.action is FlowAction.FORWARD_DECAPSULATED else f"{shown},{self.action}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +107,8 @@ class PathSpec:
     step. Each crossing of an inter-cloudlet link counts as a hop (the TTL falls by one).
 
     ``ue_ipv6`` with the PVM's ``ipv6`` makes the same path for IPv6; of the UE's address the first 64 bits count.
-    ``flows``: only these packets are offloaded, the others stay on the wire; none named: all between UE and PVM.
+    ``flows``: the first that a packet is of says what becomes of it, one of none stays on the wire; none named: all
+    between UE and PVM are offloaded.
     """
 
     ue_ip: str

@@ -16,7 +16,7 @@ from scapy.packet import Packet
 
 from flows.pipeline import link_mac
 from mobiscud.core.config import OffloadConfig
-from mobiscud.core.edge import DownlinkTunnel, FlowFilter, PathSpec, Pvm, UplinkTunnel
+from mobiscud.core.edge import DownlinkTunnel, FlowAction, FlowFilter, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid, UeKey
 from testbed.fake_switch import FakeSwitch
@@ -502,6 +502,30 @@ async def test_only_the_flows_named_are_offloaded(
     before = await bench.count("not_offloaded")
     assert [port for port, _ in await bench.emerges("pvm", back, at="enb" if taken else None)] == ["enb"] * taken
     assert await bench.count("not_offloaded") == before + (not taken)
+
+
+DROP, PASS = FlowAction.DROP, FlowAction.PASSTHROUGH
+
+
+@pytest.mark.parametrize(
+    ("pvm_port", "action"), [(80, None), (22, PASS), (23, DROP)], ids=["offloaded", "passed", "dropped"]
+)
+async def test_the_first_flow_that_fits_says_what_becomes_of_a_packet(
+    bench: Bench, pvm_port: int, action: FlowAction | None
+) -> None:
+    exceptions = FlowFilter(17, None, 22, action=PASS), FlowFilter(17, None, 23, action=DROP)
+    await bench.apply(UE, replace(LOCAL, flows=(*exceptions, FlowFilter(protocol=17))))
+    await hear_enb(bench)
+    inner = datagram(UE_IP, PVM.address, 1, pvm_port)
+    expected = {None: [("pvm", to_pvm(inner))], PASS: [("core", uplink(inner))], DROP: []}[action]
+    at = expected[0][0] if expected else None
+    dropped, not_offloaded = await bench.count("discarded"), await bench.count("not_offloaded")
+    assert await bench.emerges("enb", uplink(inner), at=at) == expected
+    back = from_pvm(datagram(PVM.address, UE_IP, pvm_port, 1))
+    emerged = await bench.emerges("pvm", back, at="enb" if action is None else None)
+    assert [port for port, _ in emerged] == ["enb"] * (action is None)
+    assert await bench.count("discarded") == dropped + 2 * (action is DROP)
+    assert await bench.count("not_offloaded") == not_offloaded + (action is PASS)
 
 
 async def test_flows_change_while_they_are_at_work(bench: Bench) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mobiscud.core.config import Config, load, parse
 from mobiscud.core.errors import ConfigError
-from mobiscud.core.ids import Imsi, UeKey
+from mobiscud.core.ids import Imsi
 
 WHOLE = """
 site: {name: lab, node: c1}
@@ -38,11 +38,7 @@ def test_a_whole_configuration() -> None:
     assert own is not None
     assert own.id == "c1"
     assert config.privacy.mode == "clear"
-    pvms = config.subscribers(lambda imsi: UeKey(f"ue-{imsi:0>16}"))
-    assert {ue: pvm.id for ue, pvm in pvms.items()} == {
-        "ue-0999700000000001": "p1",
-        "ue-0123456789abcdef": "p2",
-    }
+    assert [s.personal_vm().id for s in config.offload.subscribers] == ["p1", "p2"]
 
 
 def test_nothing_is_a_configuration_too() -> None:
