@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import uuid
 from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from migration.verdict import Accelerator, HypervisorFacts, corrupts_even_memory
-from mobiscud.core.config import HypervisorConfig
 from mobiscud.core.edge import Pvm
+from mobiscud.core.ids import PvmId
+from mobiscud.core.vm_config import HypervisorConfig, ImageConfig
 
 GUEST_MTU: Final = 1464
 """Leaves 36 octets of a 1500 octet link for IPv4, UDP and GTP-U, so that no packet of the guest needs fragments."""
@@ -37,24 +39,32 @@ def domain_uuid(pvm: Pvm) -> uuid.UUID:
     return uuid.uuid5(_NAMESPACE, pvm.id)
 
 
-def domain_xml(pvm: Pvm, config: HypervisorConfig, gateway: IPv4Interface, facts: HypervisorFacts) -> str:
-    """Describe the PVM as its host is to run it: diskless, one virtio NIC on the cloudlet's bridge, a serial log.
+def disk_name(pvm_id: PvmId) -> str:
+    """Give the file name of a PVM's own disk."""
+    return f"{pvm_id}.qcow2"
 
-    The kernel and the initramfs are at the same path on every cloudlet, since a migration takes the paths along.
+
+def domain_xml(
+    pvm: Pvm, image: ImageConfig, config: HypervisorConfig, gateway: IPv4Interface, facts: HypervisorFacts
+) -> str:
+    """Describe the PVM as its host is to run it: what its image says, a virtio NIC on the bridge, a serial log.
+
+    The files are at the same path on every cloudlet, since a migration takes the paths along.
 
     :param gateway: address and prefix of the router in the PVMs' network
     """
     domain = Element("domain", type="kvm" if facts.accelerator is Accelerator.KVM else "qemu")
     _text(domain, "name", pvm.id)
     _text(domain, "uuid", str(domain_uuid(pvm)))
-    _text(domain, "memory", str(config.memory_mib), unit="MiB")
-    _text(domain, "vcpu", "1")
+    _text(domain, "memory", str(image.memory_mib), unit="MiB")
+    _text(domain, "vcpu", str(image.vcpus))
 
     boot = SubElement(domain, "os")
     _text(boot, "type", "hvm", arch="x86_64", machine=facts.machine)
-    _text(boot, "kernel", str(config.kernel))
-    _text(boot, "initrd", str(config.initrd))
-    _text(boot, "cmdline", _command_line(pvm, gateway))
+    if image.kernel is not None:
+        _text(boot, "kernel", str(image.kernel))
+        _text(boot, "initrd", str(image.initrd))
+        _text(boot, "cmdline", _command_line(pvm, image, gateway))
 
     features = SubElement(domain, "features")
     SubElement(features, "acpi")
@@ -67,12 +77,14 @@ def domain_xml(pvm: Pvm, config: HypervisorConfig, gateway: IPv4Interface, facts
     devices = SubElement(domain, "devices")
     _text(devices, "emulator", facts.emulator)
     SubElement(devices, "controller", type="usb", model="none")
+    if image.disk is not None:
+        devices.append(_disk(config.disks / disk_name(pvm.id)))
     devices.append(_network_card(pvm, config.bridge))
     serial = SubElement(devices, "serial", type="file")
     SubElement(serial, "source", path=f"/var/log/libvirt/qemu/{pvm.id}-serial.log", append="on")
     SubElement(devices, "memballoon", model="none")
     if corrupts_even_memory(facts):
-        domain.append(_odd_memory(config.memory_mib * 1024 + ODD_KIB))
+        domain.append(_odd_memory(image.memory_mib * 1024 + ODD_KIB))
     ElementTree.register_namespace("qemu", QEMU_NAMESPACE)
     ElementTree.register_namespace("mobiscud", OUR_NAMESPACE)
     fingerprint = _fingerprint(domain, facts)
@@ -93,7 +105,7 @@ def _fingerprint(domain: Element, facts: HypervisorFacts) -> str:
     return digest.hexdigest()[:16]
 
 
-def _command_line(pvm: Pvm, gateway: IPv4Interface) -> str:
+def _command_line(pvm: Pvm, image: ImageConfig, gateway: IPv4Interface) -> str:
     address = f"{IPv4Address(pvm.address)}/{gateway.network.prefixlen}"
     return " ".join(
         (
@@ -101,8 +113,18 @@ def _command_line(pvm: Pvm, gateway: IPv4Interface) -> str:
             "panic=0",  # stay dead, and be seen to be
             "init_on_free=1",  # zeroed pages need no copying
             f"pvm.addr={address} pvm.gw={gateway.ip} pvm.mtu={GUEST_MTU}",
+            *image.cmdline.split(),
         )
     )
+
+
+def _disk(path: Path) -> Element:
+    """Describe the PVM's own disk, which its host caches nothing of: what it has written is there after a migration."""
+    disk = Element("disk", type="file", device="disk")
+    SubElement(disk, "driver", name="qemu", type="qcow2", cache="none", discard="unmap")
+    SubElement(disk, "source", file=str(path))
+    SubElement(disk, "target", dev="vda", bus="virtio")
+    return disk
 
 
 def _network_card(pvm: Pvm, bridge: str) -> Element:

@@ -20,6 +20,8 @@ class MigrationOrder:
     mode: MigrationMode
     max_downtime_ms: int
     bandwidth_mib_s: int | None
+    shared_disks: bool = False
+    """Whether the other sees the PVM's own disk as it is; else the disk is copied into the one that waits there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,10 @@ class Hypervisor(Protocol):
         """Disconnect; guests run on. Calling it twice is harmless."""
 
     async def boot(self, pvm: Pvm) -> None:
-        """Create and run a PVM that is absent."""
+        """Create and run a PVM that is absent; its own disk is made at the first time, and found again later."""
+
+    async def expect(self, pvm: Pvm) -> None:
+        """Make ready for a PVM that will migrate here: an empty disk of its own, in place of one it left here once."""
 
     async def restore(self, pvm: Pvm, *, paused: bool) -> bool:
         """Run an absent PVM from its saved image, and if so asked pause it then; the image is used up.
@@ -82,7 +87,7 @@ class Hypervisor(Protocol):
         """Ask for all PVMs that are not absent."""
 
     async def migrate(self, order: MigrationOrder) -> CopyStatistics:
-        """Move the PVM, and return when all of it is at the target.
+        """Move the PVM, and return when all of it is at the target, with its disk where that is not shared.
 
         In post-copy mode the guest only changes sides on ``start_post_copy``.
         """

@@ -14,16 +14,17 @@ from xml.etree import ElementTree
 import libvirt
 import structlog
 
+from migration import storage
 from migration.domain_xml import domain_xml, fingerprint_of
 from migration.errors import HypervisorLostError
 from migration.hypervisor import CopyStatistics, MigrationOrder, Observer
 from migration.lifecycle import Notice, PvmResumed, PvmState, PvmStopped, PvmSuspended, StopReason
 from migration.threads import hand_over, in_thread, run_libvirt_events
 from migration.verdict import Accelerator, HypervisorFacts, MigrationMode
-from mobiscud.core.config import HypervisorConfig
 from mobiscud.core.edge import Pvm
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import PvmId
+from mobiscud.core.vm_config import HypervisorConfig, ImageConfig, image_of
 
 Result = TypeVar("Result")
 
@@ -68,8 +69,11 @@ def notice_of(pvm_id: PvmId, at_ns: int, event: int, detail: int) -> Notice | No
 class LibvirtHypervisor:
     """A libvirtd with QEMU, at ``config.uri``."""
 
-    def __init__(self, config: HypervisorConfig, gateway: IPv4Interface) -> None:
+    def __init__(
+        self, config: HypervisorConfig, gateway: IPv4Interface, images: Mapping[str, ImageConfig] | None = None
+    ) -> None:
         self._config = config
+        self._images = images or {}
         self._gateway = gateway
         self._connection: Any = None
         self._callbacks: list[int] = []
@@ -108,20 +112,41 @@ class LibvirtHypervisor:
         await in_thread("libvirt-close", disconnect)
 
     async def boot(self, pvm: Pvm) -> None:
-        """Create a transient domain: nothing of it is left when it ends."""
-        assert self._facts is not None
-        description = domain_xml(pvm, self._config, self._gateway, self._facts)
-        await self._call(f"start {pvm.id}", lambda: self._open_connection().createXML(description, 0))
+        """Create a transient domain: nothing but its disk is left when it ends."""
+        image, description = self._describe(pvm)
+
+        def boot() -> None:
+            connection = self._open_connection()
+            if image.disk is not None:
+                storage.keep_disk(connection, pvm.id, image.disk, image.format, self._config.disks)
+            connection.createXML(description, 0)
+
+        await self._call(f"start {pvm.id}", boot)
+
+    async def expect(self, pvm: Pvm) -> None:
+        """Have libvirt make the disk; it makes none by itself that is based on an image."""
+        image, _ = self._describe(pvm)
+        if image.disk is None or self._config.shared_disks:
+            return
+        base, format_ = image.disk, image.format
+
+        def make() -> None:
+            connection = self._open_connection()
+            if self._find(pvm.id) is not None:
+                raise AdapterError(f"{pvm.id} is here already")
+            storage.drop_disk(connection, pvm.id, self._config.disks)
+            storage.keep_disk(connection, pvm.id, base, format_, self._config.disks)
+
+        await self._call(f"make ready for {pvm.id}", make)
 
     async def restore(self, pvm: Pvm, *, paused: bool) -> bool:
         """Let libvirt read the image; one that it does not like is worth nothing."""
-        assert self._facts is not None
-        described = domain_xml(pvm, self._config, self._gateway, self._facts)
-        image = self._image(pvm.id, fingerprint_of(described))
+        _, described = self._describe(pvm)
+        image = self._saved_image(pvm.id, fingerprint_of(described))
 
         def restore() -> bool:
             connection = self._open_connection()
-            for other in self._images(pvm.id):
+            for other in self._saved_images(pvm.id):
                 if other != image:
                     other.unlink(missing_ok=True)
             if not image.is_file():
@@ -149,10 +174,10 @@ class LibvirtHypervisor:
         def save() -> None:
             domain = self._present(pvm_id)
             fingerprint = fingerprint_of(domain.XMLDesc())
-            for old in self._images(pvm_id):
+            for old in self._saved_images(pvm_id):
                 old.unlink(missing_ok=True)
             self._config.saved_images.mkdir(mode=0o700, parents=True, exist_ok=True)
-            domain.save(str(self._image(pvm_id, fingerprint)))
+            domain.save(str(self._saved_image(pvm_id, fingerprint)))
 
         await self._call(f"save {pvm_id}", save)
 
@@ -221,9 +246,13 @@ class LibvirtHypervisor:
 
         def migrate() -> None:
             domain = self._present(order.pvm_id)
+            has_disk = storage.has_disk(domain)
+            disk_flags = storage.migration_flags(shared=order.shared_disks) if has_disk else 0
             if order.mode is MigrationMode.PRE_COPY:
                 domain.migrateSetMaxDowntime(order.max_downtime_ms)  # not taken along: set at every hop
-            domain.migrateToURI3(order.target, parameters, flags)
+            domain.migrateToURI3(order.target, parameters, flags | disk_flags)
+            if has_disk and not order.shared_disks:
+                storage.drop_disk(self._open_connection(), order.pvm_id, self._config.disks)  # its past
 
         statistics = self._final_statistics[order.pvm_id] = self._loop.create_future()
         try:
@@ -275,6 +304,13 @@ class LibvirtHypervisor:
 
         return await self._call(f"abort {pvm_id}", abort)
 
+    def _describe(self, pvm: Pvm) -> tuple[ImageConfig, str]:
+        assert self._facts is not None
+        image = image_of(pvm.image, self._images, self._config)
+        if image is None:
+            raise AdapterError(f"{pvm.id}: there is no image {pvm.image or 'for it'} in the catalogue")
+        return image, domain_xml(pvm, image, self._config, self._gateway, self._facts)
+
     def _open(self) -> HypervisorFacts:
         connection = libvirt.open(self._config.uri)
         self._connection = connection
@@ -293,10 +329,10 @@ class LibvirtHypervisor:
             raise HypervisorLostError("not connected to libvirt")
         return self._connection
 
-    def _image(self, pvm_id: PvmId, fingerprint: str) -> Path:
+    def _saved_image(self, pvm_id: PvmId, fingerprint: str) -> Path:
         return self._config.saved_images / f"{pvm_id}@{fingerprint}.image"
 
-    def _images(self, pvm_id: PvmId) -> list[Path]:
+    def _saved_images(self, pvm_id: PvmId) -> list[Path]:
         return list(self._config.saved_images.glob(f"{pvm_id}@*.image"))
 
     def _find(self, pvm_id: PvmId) -> Any | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface
 from types import TracebackType
@@ -30,10 +30,10 @@ from migration.verdict import (
     judge,
     locate,
 )
-from mobiscud.core.config import HypervisorConfig
 from mobiscud.core.edge import Pvm
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import PvmId
+from mobiscud.core.vm_config import HypervisorConfig, ImageConfig
 
 log = structlog.get_logger(__name__)
 
@@ -89,18 +89,20 @@ class PersonalVmHost:
         gateway: IPv4Interface,
         on_notice: Callable[[Notice], None],
         *,
+        images: Mapping[str, ImageConfig] | None = None,
         hypervisor: Hypervisor | None = None,
         limit_s: float = 60.0,
     ) -> None:
         """Make a host that connects on entry.
 
         :param gateway: address and prefix of the router in the PVMs' network
+        :param images: the catalogue
         :param hypervisor: instead of libvirt at ``config.uri``
         :param limit_s: how long a migration may take before it is aborted
         """
         self._config = config
         self._on_notice = on_notice
-        self._hypervisor: Hypervisor = hypervisor or LibvirtHypervisor(config, gateway)
+        self._hypervisor: Hypervisor = hypervisor or LibvirtHypervisor(config, gateway, images)
         self._limit_s = limit_s
         self._facts: HypervisorFacts | None = None
         self._states: dict[PvmId, PvmState] = {}
@@ -179,6 +181,14 @@ class PersonalVmHost:
             if await self._hypervisor.state(pvm.id) is not PvmState.ABSENT:
                 return True
             return await self._hypervisor.restore(pvm, paused=True)
+
+    async def expect(self, pvm: Pvm) -> None:
+        """Make ready for a PVM that is to migrate here, before its migration begins.
+
+        :raises AdapterError: it cannot come
+        """
+        async with self._lock(pvm.id):
+            await self._hypervisor.expect(pvm)
 
     async def stop(self, pvm_id: PvmId) -> None:
         """Have the PVM not run here: ended, saved or paused, as configured. What cannot be kept is ended.
@@ -264,7 +274,12 @@ class PersonalVmHost:
                 raise MigrationError(f"{pvm_id} does not run here", Whereabouts.UNKNOWN)
             job = self._jobs[pvm_id] = _Job(self.mode, time.monotonic())
             order = MigrationOrder(
-                pvm_id, migration_uri, job.mode, self._config.max_downtime_ms, self._config.bandwidth_mib_s
+                pvm_id,
+                migration_uri,
+                job.mode,
+                self._config.max_downtime_ms,
+                self._config.bandwidth_mib_s,
+                self._config.shared_disks,
             )
             copying = asyncio.create_task(self._hypervisor.migrate(order), name=f"migrate {pvm_id}")
             try:

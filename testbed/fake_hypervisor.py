@@ -31,6 +31,8 @@ class FakeGuest:
     pvm: Pvm
     state: PvmState = PvmState.RUNNING
     boot_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    disk: str | None = None
+    """What was written to it; ``None``: it has none."""
 
 
 @dataclass(slots=True)
@@ -49,9 +51,11 @@ class FakeSite:
     def __init__(self) -> None:
         self.hypervisors: dict[str, FakeHypervisor] = {}
 
-    def add(self, uri: str, facts: HypervisorFacts = SAFE_FACTS) -> FakeHypervisor:
-        """Make one more, reachable at ``uri``."""
-        hypervisor = self.hypervisors[uri] = FakeHypervisor(self, facts)
+    def add(
+        self, uri: str, facts: HypervisorFacts = SAFE_FACTS, with_disk: frozenset[str] = frozenset()
+    ) -> FakeHypervisor:
+        """Make one more, reachable at ``uri``; PVMs of the images ``with_disk`` have one."""
+        hypervisor = self.hypervisors[uri] = FakeHypervisor(self, facts, with_disk)
         return hypervisor
 
     def running_copies(self, pvm_id: PvmId) -> list[FakeGuest]:
@@ -67,14 +71,17 @@ class FakeHypervisor:
     then agrees to abort and goes on waiting for the end.
     """
 
-    def __init__(self, site: FakeSite, facts: HypervisorFacts) -> None:
+    def __init__(self, site: FakeSite, facts: HypervisorFacts, with_disk: frozenset[str] = frozenset()) -> None:
+        """``with_disk``: the images whose PVMs have a disk."""
         self._site = site
         self._facts = facts
+        self._with_disk = with_disk
         self._observer: Observer | None = None
         self._copies: dict[PvmId, _Copy] = {}
         self._paused: set[PvmId] = set()
         self.guests: dict[PvmId, FakeGuest] = {}
         self.saved: dict[PvmId, FakeGuest] = {}
+        self.disks: dict[PvmId, str] = {}
         self.reachable = True
         self.loses_aborts = False
 
@@ -91,8 +98,15 @@ class FakeHypervisor:
         """Have a new guest, running at once."""
         if pvm.id in self.guests:
             raise AdapterError(f"{pvm.id} exists")
-        self.guests[pvm.id] = FakeGuest(pvm)
+        self.guests[pvm.id] = FakeGuest(pvm, disk=self._disk(pvm))
         self._tell(PvmResumed(pvm.id, time.time_ns(), migrated=False))
+
+    async def expect(self, pvm: Pvm) -> None:
+        """Have an empty disk."""
+        if pvm.id in self.guests:
+            raise AdapterError(f"{pvm.id} is here already")
+        self.disks.pop(pvm.id, None)
+        self._disk(pvm)
 
     async def restore(self, pvm: Pvm, *, paused: bool) -> bool:
         """Have the guest back that was saved under the same description."""
@@ -157,6 +171,8 @@ class FakeHypervisor:
             raise AdapterError(f"{order.target}: connection refused")
         if order.pvm_id in target.guests:
             raise AdapterError(f"{order.pvm_id} exists at {order.target}")
+        if guest.disk is not None and not order.shared_disks and order.pvm_id not in target.disks:
+            raise AdapterError(f"{order.target} has no disk for {order.pvm_id}")
         copy = self._copies[order.pvm_id] = _Copy(order)
         try:
             self._tell_iteration(order.pvm_id, 1)
@@ -192,6 +208,10 @@ class FakeHypervisor:
             copy.aborted.set()
         return True
 
+    def write_disk(self, pvm_id: PvmId, content: str) -> None:
+        """Do what a guest does."""
+        self.guests[pvm_id].disk = self.disks[pvm_id] = content
+
     def restart(self) -> None:
         """Have the daemon end and come back: guests run on, and the observer hears that the connection broke."""
         if self._observer is not None:
@@ -213,9 +233,17 @@ class FakeHypervisor:
     def _hand_over(self, guest: FakeGuest, target: FakeHypervisor) -> None:
         pvm_id = guest.pvm.id
         self.guests[pvm_id] = FakeGuest(guest.pvm, PvmState.SUSPENDED, guest.boot_id)
+        if guest.disk is not None:
+            target.disks[pvm_id] = guest.disk
+            if target.disks is not self.disks:
+                del self.disks[pvm_id]
         self._tell(PvmSuspended(pvm_id, time.time_ns(), migrating=True))
         target.guests[pvm_id] = guest
         target._tell(PvmResumed(pvm_id, time.time_ns(), migrated=True))
+
+    def _disk(self, pvm: Pvm) -> str | None:
+        """Give the PVM's disk, made now if it is not there."""
+        return self.disks.setdefault(pvm.id, "") if pvm.image in self._with_disk else None
 
     def _tell(self, notice: PvmSuspended | PvmResumed | PvmStopped) -> None:
         if self._observer is not None:

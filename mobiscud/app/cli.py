@@ -19,6 +19,7 @@ from mobiscud.app import logs
 from mobiscud.core import config as configuration
 from mobiscud.core.config import Config
 from mobiscud.core.errors import ConfigError, MobiScudError
+from mobiscud.core.vm_config import missing_files
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT_DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -153,9 +154,14 @@ def events(
 @click.argument("file", type=FILE)
 @common
 def check_config(file: Path, config_file: Path | None, log_level: str, log_format: str) -> None:
-    """Say OK, or name every wrong key of a configuration with its path and why."""
+    """Say OK, or name every wrong key of a configuration with its path and why.
+
+    Files of personal VMs that are not here are named on stderr: the node may be another machine.
+    """
     logs.configure(log_level, log_format)
-    configuration.load(file)
+    config = configuration.load(file)
+    for problem in dict.fromkeys(p for host in config.hypervisors for p in missing_files(config.images, host)):
+        click.echo(f"mobiscud: {problem}", err=True)
     click.echo("OK")
 
 

@@ -32,6 +32,7 @@ from mobiscud.core.config import CloudletConfig, Config
 from mobiscud.core.errors import ConfigError, DecodeError
 from mobiscud.core.events import MonitorDropped, UeEvent, Where
 from mobiscud.core.ids import CloudletId
+from mobiscud.core.vm_config import missing_files
 
 LOSSES_EVERY_S: Final = 1.0
 
@@ -177,6 +178,9 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
     if switch_config is None or host_config is None:
         missing = "switches" if switch_config is None else "hypervisors"
         raise ConfigError(f"{missing}: nothing for {cloudlet.id!r}, the cloudlet of this node")
+    absent = missing_files(config.images, host_config)
+    if absent:
+        raise ConfigError(absent)
 
     def on_notice(notice: Notice) -> None:
         if isinstance(notice, PvmSuspended) and notice.migrating:
@@ -199,7 +203,8 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
     async with contextlib.AsyncExitStack() as stack:
         journal = stack.enter_context(Journal(config.site.state_dir / f"{config.site.node}.journal"))
         switch = await stack.enter_async_context(CloudletSwitch(switch_config, config.offload))
-        hypervisor = await stack.enter_async_context(PersonalVmHost(host_config, config.offload.gateway, on_notice))
+        host = PersonalVmHost(host_config, config.offload.gateway, on_notice, images=config.images)
+        hypervisor = await stack.enter_async_context(host)
         requests = Requests(bus, config.site.name, config.site.node)
         await requests.start()
         publisher = EventPublisher(bus, config.site.name, "controller", show_imsi=config.privacy.mode == "clear")

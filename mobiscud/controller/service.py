@@ -96,6 +96,7 @@ class PvmPort(Protocol):
     """The hypervisor of the cloudlet."""
 
     async def start(self, pvm: Pvm) -> None: ...
+    async def expect(self, pvm: Pvm) -> None: ...
     async def stop(self, pvm_id: PvmId) -> None: ...
     async def migrate(self, pvm_id: PvmId, migration_uri: str) -> Moved: ...
     async def abort(self, pvm_id: PvmId) -> None: ...
@@ -420,6 +421,12 @@ class CloudletController:
         return True
 
     async def _ask_move(self, ue: UeKey, of: CloudletId) -> None:
+        try:
+            await self._hypervisor.expect(self._records[ue].pvm)
+        except MobiScudError as error:
+            log.warning("not ready for the pvm", ue=ue, error=str(error))
+            self.submit(ue, MoveRefused(str(error)))
+            return
         if not await self._ask(of, "move", {"ue": ue, "to": self._around.here}):
             self.submit(ue, MoveRefused("not granted"))
 

@@ -19,6 +19,7 @@ from mobiscud.core.ids import CloudletId
 from mobiscud.core.offload import OffloadConfig as OffloadConfig
 from mobiscud.core.offload import repeated
 from mobiscud.core.section import Name, Section
+from mobiscud.core.vm_config import HypervisorConfig, ImageConfig, image_problems
 
 BUS_SCHEMES = ("mqtt", "mqtts", "unix")
 
@@ -151,24 +152,6 @@ class SwitchConfig(Section):
         return self
 
 
-class HypervisorConfig(Section):
-    """The libvirt host of one cloudlet and the guests it runs."""
-
-    cloudlet: Name
-    uri: str = "qemu:///system"
-    bridge: str = "br-pvm"
-    kernel: Path
-    initrd: Path
-    memory_mib: int = Field(default=128, ge=64)
-    max_downtime_ms: int = Field(default=20, ge=1, le=2_000_000)
-    bandwidth_mib_s: int | None = Field(default=None, ge=1)
-    mode: Literal["auto", "pre_copy", "post_copy"] = "auto"
-    on_stop: Literal["destroy", "save", "pause"] = "destroy"
-    """What a stop does: end the guest; keep its memory in a file; or keep it in memory, the fastest to start again."""
-    saved_images: Path = Path("/var/lib/mobiscud/saved")
-    """Where such files are, on a disk that the hypervisor and this program see by the same path."""
-
-
 class FollowConfig(Section):
     """When a personal VM follows its user: ``follow`` after ``dwell_s`` in the new place; ``stay``, never;
     ``hysteresis`` as follow, but after ``ping_pong_s`` where the UE left less than that before; ``cost`` when it pays.
@@ -247,6 +230,8 @@ class Config(Section):
     monitor: MonitorConfig = MonitorConfig()
     cloudlets: tuple[CloudletConfig, ...] = ()
     switches: tuple[SwitchConfig, ...] = ()
+    images: dict[Name, ImageConfig] = Field(default_factory=dict)
+    """What personal VMs are made of, by name; the same on every node, since a migration takes the paths along."""
     hypervisors: tuple[HypervisorConfig, ...] = ()
     offload: OffloadConfig = OffloadConfig()
     migration: MigrationConfig = MigrationConfig()
@@ -280,6 +265,7 @@ class Config(Section):
         ends = {end for link in self.migration.cost.links for end in link.between}
         problems += [f"migration.cost.links: {end!r} is not among cloudlets" for end in sorted(ends - known)]
         problems += self.offload.problems()
+        problems += image_problems(self.images, self.hypervisors, self.offload.images())
         if problems:
             raise ValueError("; ".join(problems))
         return self

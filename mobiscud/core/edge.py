@@ -29,6 +29,8 @@ class Pvm:
     mac: str
     ipv6: str | None = None
     """A second address, for UEs that have IPv6 beside IPv4."""
+    image: str | None = None
+    """What it is made of, by its name in the catalogue; None: what its host makes them of."""
 
 
 @dataclass(frozen=True, slots=True)

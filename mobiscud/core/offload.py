@@ -57,6 +57,8 @@ class PvmConfig(Section):
     id: Name
     address: IPv4Address
     mac: Mac
+    image: Name | None = None
+    """What it is made of, among ``images``; None: what its host says."""
 
 
 class SubscriberConfig(Section):
@@ -70,11 +72,13 @@ class SubscriberConfig(Section):
     def _one_name(self) -> Self:
         if (self.imsi is None) == (self.ue is None):
             raise ValueError("needs either imsi or ue")
+        if self.imsi is not None and self.imsi in self.pvm.id:
+            raise ValueError("pvm.id holds the IMSI: it is part of events, logs and file names")
         return self
 
     def personal_vm(self) -> Pvm:
         """The VM as the rest of the program knows it."""
-        return Pvm(PvmId(self.pvm.id), str(self.pvm.address), self.pvm.mac)
+        return Pvm(PvmId(self.pvm.id), str(self.pvm.address), self.pvm.mac, image=self.pvm.image)
 
 
 class GroupConfig(Section):
@@ -88,6 +92,8 @@ class GroupConfig(Section):
     ue_prefix: IPv4Network
     apn: Apn | None = None
     pvm_network: IPv4Network
+    image: Name | None = None
+    """What the VMs are made of, as of a single one."""
 
     @model_validator(mode="after")
     def _one_to_one(self) -> Self:
@@ -99,7 +105,8 @@ class GroupConfig(Section):
         """The VM of the UE that has this address in the prefix."""
         address = self.pvm_network[int(ue_ip) - int(self.ue_prefix.network_address)]
         mac = f"{MAC_PREFIX}:{address.packed.hex(':')}"
-        return Pvm(PvmId(f"{self.name}-{ue.removeprefix('ue-')}-{address}"), str(address), mac)
+        pvm_id = PvmId(f"{self.name}-{ue.removeprefix('ue-')}-{address}")
+        return Pvm(pvm_id, str(address), mac, image=self.image)
 
 
 class WhoConfig(Section):
@@ -196,6 +203,10 @@ class OffloadConfig(Section):
         yield from self._groups_meet()
         yield from self._rules_meet()
         yield from self._too_many_flows()
+
+    def images(self) -> dict[str | None, str]:
+        """The images that are named, each with one who names it; None: who names none."""
+        return {g.image: g.name for g in self.groups} | {s.pvm.image: s.pvm.id for s in self.subscribers}
 
     def _same_twice(self) -> Iterator[str]:
         names = "offload.subscribers: pvm"

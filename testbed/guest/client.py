@@ -61,6 +61,18 @@ class GuestClient:
         """Have it check all of its working set; gives the number of pages that ever were wrong."""
         return int((await self._ask("verify"))["pages_corrupt"])
 
+    async def write_disk(self, seed: int, mib: int) -> None:
+        """Have it fill the first MiB of its disk with what follows from ``seed``, and wait until the disk has them."""
+        await self._ask(f"disk write {seed} {mib}")
+
+    async def sum_disk(self, mib: int) -> str:
+        """Have it read the first MiB of its disk, from the disk itself; gives their checksum."""
+        return (await self._ask(f"disk sum {mib}"))["sum"]
+
+    async def reaches(self, address: str, port: int) -> bool:
+        """Have it send datagrams of five octets somewhere; gives whether one was answered."""
+        return (await self._ask(f"probe {address} {port}"))["answered"] == "1"
+
     async def wait_until_up(self, limit_s: float = 60.0) -> GuestInfo:
         """Wait for it to boot.
 
@@ -92,6 +104,6 @@ class GuestClient:
             except (TimeoutError, OSError) as error:
                 raise AdapterError(f"guest {self._address}: {error or 'no answer'}") from error
         words = dict(word.split("=", 1) for word in answer.decode().split() if "=" in word)
-        if "boot_id" not in words:
+        if not words or "error" in words:
             raise AdapterError(f"guest {self._address} answers {answer!r}")
         return words

@@ -7,12 +7,18 @@
  *     info               who am I, and how is my memory
  *     dirty MIB RATE     keep a working set of MIB and rewrite RATE MiB of it a second; "dirty 0 0" frees it
  *     verify             check every page of the working set now
+ *     disk write SEED MIB    fill the first MIB of the disk with what follows from SEED, down to the disk itself
+ *     disk sum MIB           the checksum of the first MIB, as the disk itself has them
+ *     probe ADDRESS PORT     send a datagram there, and tell whether it is answered
  *
  * A page of the working set holds 512 words that follow from its number and from how often it was written, so a
  * page that was lost, swapped or brought back from the past on the way to another host gives itself away. Each page
  * is checked in full before it is rewritten.
  */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -36,6 +42,8 @@ enum {
     BATCH_PAGES = 64,
     RECEIVE_BUFFER_BYTES = 8 << 20,
     CONTROL_TIMEOUT_S = 5,
+    DISK_BLOCK_BYTES = 1 << 20,
+    PROBES = 3,
 };
 
 /* ---------------------------------------------------------------- the working set */
@@ -228,6 +236,58 @@ static void *accept_streams(void *unused)
     return unused;
 }
 
+/* ---------------------------------------------------------------- the disk */
+
+static uint64_t block[DISK_BLOCK_BYTES / sizeof(uint64_t)] __attribute__((aligned(PAGE_BYTES)));
+
+/* Around the guest's own cache. Gives 0, or -1 where there is no such disk or it is too small. */
+static int disk_write(unsigned long seed, unsigned long mib)
+{
+    int disk = open("/dev/vda", O_WRONLY | O_DIRECT), wrong = disk < 0;
+    for (unsigned long n = 0; n < mib && !wrong; n++) {
+        for (size_t i = 0; i < DISK_BLOCK_BYTES / sizeof *block; i++)
+            block[i] = word_of(n, seed, i);
+        wrong = write(disk, block, DISK_BLOCK_BYTES) != DISK_BLOCK_BYTES;
+    }
+    wrong |= disk >= 0 && fdatasync(disk);
+    if (disk >= 0)
+        close(disk);
+    return wrong ? -1 : 0;
+}
+
+static int disk_sum(unsigned long mib, uint64_t *sum)
+{
+    int disk = open("/dev/vda", O_RDONLY | O_DIRECT), wrong = disk < 0;
+    *sum = 0xcbf29ce484222325u; /* FNV-1a over words */
+    for (unsigned long n = 0; n < mib && !wrong; n++) {
+        wrong = read(disk, block, DISK_BLOCK_BYTES) != DISK_BLOCK_BYTES;
+        for (size_t i = 0; i < DISK_BLOCK_BYTES / sizeof *block; i++)
+            *sum = (*sum ^ block[i]) * 0x100000001b3u;
+    }
+    if (disk >= 0)
+        close(disk);
+    return wrong ? -1 : 0;
+}
+
+/* ---------------------------------------------------------------- others */
+
+static int is_answered(const char *address, unsigned port)
+{
+    struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    struct timeval patience = {.tv_usec = 500000};
+    char answer[16];
+    int s = socket(AF_INET, SOCK_DGRAM, 0), answered = 0;
+    if (s < 0 || inet_pton(AF_INET, address, &there.sin_addr) != 1)
+        return 0;
+    setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    for (int i = 0; i < PROBES && !answered; i++) {
+        sendto(s, "probe", 5, 0, (struct sockaddr *)&there, sizeof there);
+        answered = recv(s, answer, sizeof answer, 0) == 5;
+    }
+    close(s);
+    return answered;
+}
+
 /* ---------------------------------------------------------------- control */
 
 static char boot_id[64] = "unknown";
@@ -243,11 +303,22 @@ static void read_boot_id(void)
 
 static void answer(int s, const char *line)
 {
-    unsigned long mib;
+    unsigned long mib, seed;
+    unsigned port;
+    uint64_t sum;
     double rate;
+    char address[64];
     pthread_mutex_lock(&set.lock);
     if (sscanf(line, "dirty %lu %lf", &mib, &rate) == 2 && set_working_set(mib, rate))
         dprintf(s, "error=memory\n");
+    else if (sscanf(line, "disk write %lu %lu", &seed, &mib) == 2 && disk_write(seed, mib) == 0)
+        dprintf(s, "written_mib=%lu\n", mib);
+    else if (sscanf(line, "disk sum %lu", &mib) == 1 && disk_sum(mib, &sum) == 0)
+        dprintf(s, "sum=%016llx\n", (unsigned long long)sum);
+    else if (!strncmp(line, "disk", 4))
+        dprintf(s, "error=disk\n");
+    else if (sscanf(line, "probe %63s %u", address, &port) == 2)
+        dprintf(s, "answered=%d\n", is_answered(address, port));
     else if (!strncmp(line, "verify", 6))
         dprintf(s, "boot_id=%s pages=%zu pages_corrupt=%llu\n", boot_id, set.pages,
                 (unsigned long long)(set.corrupt + verify_all()));

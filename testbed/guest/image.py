@@ -35,6 +35,7 @@ MODULES: Final = (
     "net/core/failover",
     "drivers/net/net_failover",
     "drivers/net/virtio_net",
+    "drivers/block/virtio_blk",
 )
 """Kernel modules of the guest, each after those it needs."""
 

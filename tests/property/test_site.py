@@ -25,7 +25,7 @@ from migration.lifecycle import Notice, PvmResumed, PvmState, PvmSuspended
 from migration.service import PersonalVmHost
 from mobiscud.controller.record import UeRecord
 from mobiscud.controller.service import CloudletController, Neighbourhood
-from mobiscud.core.config import CostConfig, HypervisorConfig, MigrationConfig
+from mobiscud.core.config import CostConfig, MigrationConfig
 from mobiscud.core.edge import PathSpec, Pvm
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.events import (
@@ -42,6 +42,7 @@ from mobiscud.core.events import (
 )
 from mobiscud.core.ids import CloudletId, EnbId, ERabId, FTeid, PvmId, Teid, UeKey
 from mobiscud.core.ue import BearerContext, Enb, Forwarding, HandoverEnd, HandoverKind
+from mobiscud.core.vm_config import HypervisorConfig
 from testbed.fake_hypervisor import FakeSite
 
 UE = UeKey("ue-0000000000000001")

@@ -17,9 +17,10 @@ import pytest
 
 from migration.lifecycle import Notice
 from migration.service import PersonalVmHost
-from mobiscud.core.config import HypervisorConfig
 from mobiscud.core.edge import Pvm
 from mobiscud.core.errors import AdapterError
+from mobiscud.core.ids import PvmId
+from mobiscud.core.vm_config import HypervisorConfig, ImageConfig
 from testbed import netns
 from testbed.cloudlet_host import CloudletHost
 from testbed.fake_hypervisor import FakeHypervisor, FakeSite
@@ -27,6 +28,12 @@ from testbed.guest import image
 from testbed.guest.client import GuestClient
 
 GATEWAY = IPv4Interface("10.91.0.1/16")
+WITH_DISK = "with-disk"
+"""The image of the catalogue whose PVMs have a disk."""
+DISK_MIB = 4
+BASE_MIB = 16
+PRIVATE_DISKS = Path("/var/lib/libvirt/images/pvms")
+"""A path that is another directory on every host."""
 
 
 @dataclass(slots=True)
@@ -51,6 +58,12 @@ class Site(Protocol):
     async def boot_id(self, pvm: Pvm) -> str:
         """Have the guest answer; waits for it to boot."""
 
+    async def write_disk(self, pvm: Pvm, seed: int) -> None:
+        """Have the guest fill the beginning of its disk with what follows from ``seed``."""
+
+    async def disk(self, pvm: Pvm) -> str:
+        """Have the guest read that again; equal where the same was written."""
+
     async def restart_daemon(self, cloudlet: Cloudlet) -> None:
         """Break the connection to the hypervisor of a cloudlet; its guests run on."""
 
@@ -70,6 +83,15 @@ class FakedSite:
         (guest,) = self.site.running_copies(pvm.id)
         return guest.boot_id
 
+    async def write_disk(self, pvm: Pvm, seed: int) -> None:
+        (here,) = (h for h in self.site.hypervisors.values() if pvm.id in h.guests)
+        here.write_disk(pvm.id, f"written with {seed}")
+
+    async def disk(self, pvm: Pvm) -> str:
+        (guest,) = self.site.running_copies(pvm.id)
+        assert guest.disk is not None
+        return guest.disk
+
     async def restart_daemon(self, cloudlet: Cloudlet) -> None:
         self.site.hypervisors[cloudlet.migration_uri].restart()
 
@@ -78,11 +100,15 @@ class FakedSite:
 async def open_fake_site(cloudlets: int, **settings: Any) -> AsyncIterator[Site]:
     site = FakeSite()
     opened = FakedSite([], site)
+    shared: dict[PvmId, str] = {}
     async with AsyncExitStack() as stack:
         for number in range(1, cloudlets + 1):
             uri = f"fake://c{number}"
             config = HypervisorConfig(cloudlet=f"c{number}", kernel=Path("/k"), initrd=Path("/i"), **settings)
-            opened.cloudlets.append(await _enter(stack, config, uri, site.add(uri)))
+            hypervisor = site.add(uri, with_disk=frozenset({WITH_DISK}))
+            if config.shared_disks:
+                hypervisor.disks = shared
+            opened.cloudlets.append(await _enter(stack, config, uri, hypervisor, {}))
         yield opened
 
 
@@ -96,7 +122,18 @@ class LibvirtSite:
     nowhere: str = "qemu+tcp://10.90.0.99/system"
 
     async def boot_id(self, pvm: Pvm) -> str:
-        return (await GuestClient(self.client_namespace, pvm.address).wait_until_up()).boot_id
+        return (await self._client(pvm).wait_until_up()).boot_id
+
+    async def write_disk(self, pvm: Pvm, seed: int) -> None:
+        await self._client(pvm).wait_until_up()
+        await self._client(pvm).write_disk(seed, DISK_MIB)
+
+    async def disk(self, pvm: Pvm) -> str:
+        await self._client(pvm).wait_until_up()
+        return await self._client(pvm).sum_disk(DISK_MIB)
+
+    def _client(self, pvm: Pvm) -> GuestClient:
+        return GuestClient(self.client_namespace, pvm.address, timeout_s=20)
 
     async def restart_daemon(self, cloudlet: Cloudlet) -> None:
         host = self.hosts[self.cloudlets.index(cloudlet)]
@@ -109,6 +146,10 @@ async def open_libvirt_site(directory: Path, cloudlets: int, **settings: Any) ->
     prefix = f"mt{os.getpid():x}-"
     built = await asyncio.to_thread(image.build)
     opened = LibvirtSite([], [], f"{prefix}net")
+    base = directory / "base.qcow2"
+    await netns.command("qemu-img", "create", "-q", "-f", "qcow2", str(base), f"{BASE_MIB}M")
+    images = {WITH_DISK: ImageConfig(kernel=built.kernel, initrd=built.initrd, disk=base)}
+    settings.setdefault("disks", directory / "shared" if settings.get("shared_disks") else PRIVATE_DISKS)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(netns.delete, await _wire(prefix, cloudlets))
         for number in range(1, cloudlets + 1):
@@ -125,15 +166,19 @@ async def open_libvirt_site(directory: Path, cloudlets: int, **settings: Any) ->
             config = HypervisorConfig(
                 cloudlet=host.name, uri=host.uri, kernel=built.kernel, initrd=built.initrd, **settings
             )
-            opened.cloudlets.append(await _enter(stack, config, host.migration_uri, None))
+            opened.cloudlets.append(await _enter(stack, config, host.migration_uri, None, images))
         yield opened
 
 
 async def _enter(
-    stack: AsyncExitStack, config: HypervisorConfig, uri: str, hypervisor: FakeHypervisor | None
+    stack: AsyncExitStack,
+    config: HypervisorConfig,
+    uri: str,
+    hypervisor: FakeHypervisor | None,
+    images: dict[str, ImageConfig],
 ) -> Cloudlet:
     notices: list[Notice] = []
-    vms = PersonalVmHost(config, GATEWAY, notices.append, hypervisor=hypervisor)
+    vms = PersonalVmHost(config, GATEWAY, notices.append, images=images, hypervisor=hypervisor)
     return Cloudlet(await stack.enter_async_context(vms), uri, notices)
 
 

@@ -10,20 +10,19 @@ import pytest
 
 from migration.domain_xml import QEMU_NAMESPACE, domain_uuid, domain_xml, fingerprint_of
 from migration.verdict import Accelerator, HypervisorFacts
-from mobiscud.core.config import HypervisorConfig
 from mobiscud.core.edge import Pvm
 from mobiscud.core.ids import PvmId
+from mobiscud.core.vm_config import HypervisorConfig, ImageConfig
 
 PVM = Pvm(PvmId("pvm-1"), "172.16.0.10", "52:54:00:00:00:10")
 GATEWAY = IPv4Interface("172.16.0.1/16")
 FACTS = HypervisorFacts((7, 2, 22), Accelerator.TCG, "/usr/bin/qemu-system-x86_64", "pc-i440fx-7.2")
-CONFIG = HypervisorConfig(
-    cloudlet="c1", bridge="br-guests", kernel=Path("/boot/guest"), initrd=Path("/boot/a & b"), memory_mib=192
-)
+CONFIG = HypervisorConfig(cloudlet="c1", bridge="br-guests", disks=Path("/disks"))
+IMAGE = ImageConfig(kernel=Path("/boot/guest"), initrd=Path("/boot/a & b"), memory_mib=192)
 
 
-def described(pvm: Pvm = PVM, facts: HypervisorFacts = FACTS) -> Element:
-    return ElementTree.fromstring(domain_xml(pvm, CONFIG, GATEWAY, facts))
+def described(pvm: Pvm = PVM, facts: HypervisorFacts = FACTS, image: ImageConfig = IMAGE) -> Element:
+    return ElementTree.fromstring(domain_xml(pvm, image, CONFIG, GATEWAY, facts))
 
 
 def test_the_domain_is_the_pvm() -> None:
@@ -45,6 +44,17 @@ def test_the_host_configuration_is_followed() -> None:
     assert domain.findtext("os/kernel") == "/boot/guest"
     assert domain.findtext("os/initrd") == "/boot/a & b"
     assert domain.find("devices/interface/source[@bridge='br-guests']") is not None
+
+
+def test_the_image_says_what_boots() -> None:
+    both = described(image=IMAGE.model_copy(update={"disk": Path("/base.qcow2"), "vcpus": 2, "cmdline": "quick  s=1"}))
+    assert both.findtext("vcpu") == "2"
+    assert (both.findtext("os/cmdline") or "").endswith(" quick s=1")
+    assert both.find("devices/disk/source[@file='/disks/pvm-1.qcow2']") is not None
+    alone = described(image=ImageConfig(disk=Path("/base.qcow2")))
+    assert alone.find("os/kernel") is None
+    assert alone.find("os/cmdline") is None
+    assert alone.find("devices/disk/driver[@type='qcow2'][@cache='none']") is not None
 
 
 def test_the_guest_learns_its_network_from_the_command_line() -> None:
@@ -95,19 +105,19 @@ def test_nothing_is_there_that_would_slow_a_migration_down() -> None:
 
 
 def test_a_description_carries_its_fingerprint() -> None:
-    assert len(fingerprint_of(domain_xml(PVM, CONFIG, GATEWAY, FACTS))) == 16
+    assert len(fingerprint_of(domain_xml(PVM, IMAGE, CONFIG, GATEWAY, FACTS))) == 16
     assert fingerprint_of("<domain/>") == ""
 
 
 def test_whatever_a_saved_image_depends_on_changes_the_fingerprint() -> None:
-    larger = CONFIG.model_copy(update={"memory_mib": 256})
+    larger = IMAGE.model_copy(update={"memory_mib": 256})
     others = [
-        domain_xml(replace(PVM, address="172.16.0.11"), CONFIG, GATEWAY, FACTS),
-        domain_xml(PVM, larger, GATEWAY, FACTS),
-        domain_xml(PVM, CONFIG, GATEWAY, replace(FACTS, qemu_version=(7, 2, 23))),
-        domain_xml(PVM, CONFIG, GATEWAY, replace(FACTS, machine="pc-q35-7.2")),
+        domain_xml(replace(PVM, address="172.16.0.11"), IMAGE, CONFIG, GATEWAY, FACTS),
+        domain_xml(PVM, larger, CONFIG, GATEWAY, FACTS),
+        domain_xml(PVM, IMAGE, CONFIG, GATEWAY, replace(FACTS, qemu_version=(7, 2, 23))),
+        domain_xml(PVM, IMAGE, CONFIG, GATEWAY, replace(FACTS, machine="pc-q35-7.2")),
     ]
-    fingerprints = {fingerprint_of(text) for text in [*others, domain_xml(PVM, CONFIG, GATEWAY, FACTS)]}
+    fingerprints = {fingerprint_of(text) for text in [*others, domain_xml(PVM, IMAGE, CONFIG, GATEWAY, FACTS)]}
     assert len(fingerprints) == 5
 
 

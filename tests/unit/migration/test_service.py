@@ -14,10 +14,10 @@ from migration.errors import HypervisorLostError, MigrationError
 from migration.lifecycle import Notice, PvmResumed, PvmState, PvmStopped, PvmSuspended, StopReason
 from migration.service import PersonalVmHost
 from migration.verdict import MigrationMode, Whereabouts
-from mobiscud.core.config import HypervisorConfig
 from mobiscud.core.edge import Pvm
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import PvmId
+from mobiscud.core.vm_config import HypervisorConfig
 from testbed.fake_hypervisor import FakeHypervisor, FakeSite
 
 PVM = Pvm(PvmId("pvm-1"), "172.16.0.10", "52:54:00:00:00:10")

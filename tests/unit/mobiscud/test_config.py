@@ -9,6 +9,7 @@ import pytest
 from mobiscud.core.config import Config, load, parse
 from mobiscud.core.errors import ConfigError
 from mobiscud.core.ids import Imsi
+from mobiscud.core.vm_config import HypervisorConfig, ImageConfig, image_of, missing_files
 
 WHOLE = """
 site: {name: lab, node: c1}
@@ -39,6 +40,25 @@ def test_a_whole_configuration() -> None:
     assert own.id == "c1"
     assert config.privacy.mode == "clear"
     assert [s.personal_vm().id for s in config.offload.subscribers] == ["p1", "p2"]
+
+
+def test_a_pvm_is_made_of_what_it_names_or_of_what_its_host_says() -> None:
+    config = parse(WHOLE.replace("id: p1", "id: p1, image: debian") + "images: {debian: {disk: /d, format: raw}}")
+    (host,) = config.hypervisors
+    p1, p2 = (subscriber.personal_vm() for subscriber in config.offload.subscribers)
+    assert image_of(p1.image, config.images, host) == ImageConfig(disk=Path("/d"), format="raw")
+    assert image_of(p2.image, config.images, host) == ImageConfig(kernel=Path("/k"), initrd=Path("/i"))
+    assert image_of("huge", config.images, host) is None
+
+
+def test_a_file_that_is_not_there_is_named_with_its_key(tmp_path: Path) -> None:
+    (tmp_path / "kernel").touch()
+    host = HypervisorConfig(cloudlet="c1", kernel=tmp_path / "kernel", initrd=tmp_path / "initrd")
+    images = {"debian": ImageConfig(disk=tmp_path / "disk")}
+    assert missing_files(images, host) == [
+        f"images.debian.disk: there is no file {tmp_path}/disk",
+        f"hypervisors: c1.initrd: there is no file {tmp_path}/initrd",
+    ]
 
 
 def test_nothing_is_a_configuration_too() -> None:
@@ -84,6 +104,18 @@ def test_nothing_is_a_configuration_too() -> None:
             "migration.cost.links: 'c7' is not among cloudlets",
         ),
         (WHOLE.replace('imsi: "999700000000001"', "imsi: '12'"), "an IMSI has 6 to 15 digits"),
+        (WHOLE.replace("id: p1", "id: vm-999700000000001"), "pvm.id holds the IMSI"),
+        (WHOLE.replace("id: p1", "id: p1, image: huge"), "image 'huge' of p1 is not among images"),
+        (WHOLE.replace("kernel: /k, initrd: /i", "image: huge"), "hypervisors: image 'huge' is not among images"),
+        (WHOLE.replace(", kernel: /k, initrd: /i", ""), "hypervisors: c1 needs kernel and initrd, or image, for p2"),
+        (WHOLE.replace("kernel: /k, ", ""), "hypervisors[0]: kernel and initrd go together"),
+        (WHOLE.replace("kernel: /k", "kernel: k"), "hypervisors[0]: kernel is an absolute path"),
+        ("images: {a: {}}", "images.a: needs kernel and initrd, or disk, or all three"),
+        ("images: {a: {kernel: /k}}", "images.a: kernel and initrd go together"),
+        ("images: {a: {disk: d}}", "images.a: disk is an absolute path"),
+        ("images: {a: {disk: /d, cmdline: quiet}}", "images.a: cmdline needs kernel"),
+        ("images: {a: {disk: /d, format: vmdk}}", "images.a.format"),
+        ("images: {a: {disk: /d, vcpus: 0}}", "images.a.vcpus"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, problem: str) -> None:
