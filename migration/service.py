@@ -33,7 +33,7 @@ from migration.verdict import (
 from mobiscud.core.edge import Pvm
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import PvmId
-from mobiscud.core.vm_config import HypervisorConfig, ImageConfig
+from mobiscud.core.vm_config import HypervisorConfig, ImageConfig, image_of
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +101,7 @@ class PersonalVmHost:
         :param limit_s: how long a migration may take before it is aborted
         """
         self._config = config
+        self._images = images or {}
         self._on_notice = on_notice
         self._hypervisor: Hypervisor = hypervisor or LibvirtHypervisor(config, gateway, images)
         self._limit_s = limit_s
@@ -181,6 +182,12 @@ class PersonalVmHost:
             if await self._hypervisor.state(pvm.id) is not PvmState.ABSENT:
                 return True
             return await self._hypervisor.restore(pvm, paused=True)
+
+    def keeps(self, pvm: Pvm) -> bool:
+        """Tell whether a PVM that is stopped here leaves something that no other host has, and goes on from it."""
+        image = image_of(pvm.image, self._images, self._config)
+        has_disk = image is not None and image.disk is not None and not self._config.shared_disks
+        return has_disk or self._config.on_stop != "destroy"
 
     async def expect(self, pvm: Pvm) -> None:
         """Make ready for a PVM that is to migrate here, before its migration begins.

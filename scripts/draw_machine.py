@@ -37,13 +37,13 @@ def samples(kind: Any) -> Iterator[Any]:
     places = (HERE, THERE, ELSEWHERE)
     if kind in (inputs.UeArrived, inputs.HandoverDone, inputs.HandoverExpected):
         yield from (kind(place, "45.45.0.2", TUNNELS) for place in (*places, None))
-    elif kind in (inputs.DetourAsked, inputs.MoveAsked, inputs.PvmSeen, inputs.PvmGone):
+    elif kind in (inputs.DetourAsked, inputs.MoveAsked, inputs.PvmSeen, inputs.PvmGone, inputs.PvmKept):
         yield from (kind(place) for place in places)
     elif kind in (inputs.MoveRefused, inputs.StaysThere, inputs.MoveFailed, inputs.PvmRefused):
         yield kind("why")
     elif kind in (inputs.HaltedThere, inputs.MovedHere, inputs.Halted, inputs.Landed, inputs.MoveSucceeded):
         yield kind(1)
-    elif kind is inputs.MoveDue:
+    elif kind in (inputs.MoveDue, inputs.StayedAway):
         yield from (kind(token) for token in (0, 1))
     else:
         yield kind()
@@ -52,21 +52,26 @@ def samples(kind: Any) -> Iterator[Any]:
 def records(phase: Phase) -> Iterator[UeRecord]:
     """Records in a phase, wherever UE and PVM may be."""
     anywhere = (HERE, THERE, None)
-    for ue_at, pvm_at, ready, going_to, registered in itertools.product(
-        anywhere, anywhere, (THERE, None), anywhere, (True, False)
+    booleans = (True, False)
+    for ue_at, pvm_at, ready, going_to, registered, lingers, keeps in itertools.product(
+        anywhere, anywhere, (THERE, None), anywhere, booleans, booleans, booleans
     ):
         yield UeRecord(
             PVM,
             HERE,
-            phase,
-            registered,
+            phase=phase,
+            registered=registered,
             ue_ip="45.45.0.2",
             ue_at=ue_at,
             pvm_at=pvm_at,
+            tunnels=inputs.Tunnels() if ue_at is None else TUNNELS,
             going_to=going_to,
             ready=ready,
             moving_to=THERE,
             token=1,
+            lingers=lingers,
+            keeps=keeps,
+            absent=ue_at is None,
         )
 
 

@@ -161,6 +161,13 @@ class StaysThere:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class PvmKept:
+    """The PVM does not run, and goes on from ``cloudlet`` when its UE is back."""
+
+    cloudlet: CloudletId
+
+
 # From our own parts ----------------------------------------------------------------------------------------------
 
 
@@ -211,6 +218,13 @@ class MoveDue:
     token: int
 
 
+@dataclass(frozen=True, slots=True)
+class StayedAway:
+    """The UE has been idle or detached for as long as its PVM waits, since the arrival ``token``."""
+
+    token: int
+
+
 Input = (
     UeArrived
     | HandoverExpected
@@ -221,6 +235,7 @@ Input = (
     | UeLeft
     | PvmSeen
     | PvmGone
+    | PvmKept
     | DetourAsked
     | MoveAsked
     | MoveRefused
@@ -234,6 +249,7 @@ Input = (
     | MoveSucceeded
     | MoveFailed
     | MoveDue
+    | StayedAway
 )
 
 
@@ -271,6 +287,8 @@ def read(event: UeEvent, cloudlet_of: Mapping[int, CloudletId], our_enbs: Iterab
             return PvmSeen(cloudlet) if cloudlet else None
         case PvmMigrationFailed(from_cloudlet=cloudlet):
             return PvmSeen(cloudlet) if cloudlet else None
+        case PvmStopped(to_cloudlet=cloudlet) if cloudlet:
+            return PvmKept(cloudlet)
         case PvmStopped(from_cloudlet=cloudlet):
             return PvmGone(cloudlet) if cloudlet else None
         case _:

@@ -43,9 +43,11 @@ from mobiscud.controller.inputs import (
     MoveRefused,
     MoveSucceeded,
     PvmGone,
+    PvmKept,
     PvmRefused,
     PvmRunning,
     PvmSeen,
+    StayedAway,
     StaysThere,
     UeArrived,
     UeLeft,
@@ -57,6 +59,7 @@ from mobiscud.core.commands import (
     Announce,
     AskDetour,
     AskMove,
+    AwaitReturn,
     Command,
     Consult,
     MigratePvm,
@@ -102,6 +105,7 @@ def _placed(r: UeRecord, i: Arrival) -> UeRecord:
     return replace(
         r,
         registered=True,
+        absent=False,
         ue_ip=i.ue_ip or r.ue_ip,
         ue_at=i.cloudlet,
         pvm_at=r.pvm_at or i.cloudlet,
@@ -117,9 +121,9 @@ def _settle(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
     """The PVM is here for certain, and for now stays: our phase follows from where the UE is."""
     r = replace(r, pvm_at=r.here, moving_to=None, halted_at=None, landed_at=None)
     if not r.registered:
-        return _stop(r)
+        return _await_return(r)
     if r.ue_at is None:
-        return _park(r, None)
+        return _idle(r, None) if r.absent else _park(r, None)
     if r.ue_at == r.here:
         return replace(r, phase=Phase.SERVING, ready=None), (set_path(r, announce),)
     r = replace(r, phase=Phase.LENDING)
@@ -166,10 +170,37 @@ def _nowhere(r: UeRecord) -> UeRecord:
     return replace(r, ue_at=None, tunnels=NO_TUNNELS, standby=(), going_to=None)
 
 
+def _idle(r: UeRecord, i: Any) -> Result:
+    """The UE is idle: its PVM is kept running for it, for ever or for as long as it lingers."""
+    r, commands = _park(replace(r, absent=True), i)
+    return r, (*commands, AwaitReturn(r.token)) if r.lingers else commands
+
+
+def _await_return(r: UeRecord) -> Result:
+    """The UE has left, and the PVM is here: it stops, at once or after a while."""
+    if not r.lingers:
+        return _stop(r)
+    r, commands = _park(replace(_without_ue(r), absent=True), None)
+    return r, (*commands, AwaitReturn(r.token))
+
+
 def _stop(r: UeRecord) -> Result:
-    """The UE has left, and the PVM is here: neither rules nor PVM stay."""
-    gone = UeRecord(r.pvm, r.here, token=r.token)
-    return gone, (SetPath(None, OffloadRemoved), StopPvm(r.pvm), Announce(PvmStopped, from_cloudlet=r.here))
+    """Neither rules nor a running PVM stay."""
+    r, commands = _end(r)
+    return r, (SetPath(None, OffloadRemoved), *commands)
+
+
+def _end(r: UeRecord) -> Result:
+    """The PVM stops. Where something of it is kept, it goes on from here, whoever needs it."""
+    kept = r.here if r.keeps else None
+    r = _without_ue(r) if not r.registered else r
+    stopped = Announce(PvmStopped, from_cloudlet=r.here, to_cloudlet=kept)
+    return replace(r, phase=Phase.DORMANT if kept else Phase.AWAY, pvm_at=kept), (StopPvm(r.pvm), stopped)
+
+
+def _without_ue(r: UeRecord) -> UeRecord:
+    """What is known of a PVM alone."""
+    return UeRecord(r.pvm, r.here, pvm_at=r.pvm_at, token=r.token, lingers=r.lingers, keeps=r.keeps)
 
 
 def _known(cloudlet: CloudletId | None) -> CloudletId:
@@ -201,9 +232,10 @@ def _running(r: UeRecord, i: PvmRunning) -> Result:
 
 
 def _not_running(r: UeRecord, i: PvmRefused) -> Result:
-    """Its traffic stays on the core."""
-    r = replace(r, phase=Phase.AWAY, pvm_at=None, ready=None)
-    return r, (Announce(PvmStopped, from_cloudlet=r.here, reason=i.reason),)
+    """Its traffic stays on the core. What is kept is kept: started elsewhere, it would be without its past."""
+    kept = r.here if r.keeps else None
+    r = replace(r, phase=Phase.DORMANT if r.keeps else Phase.AWAY, pvm_at=kept, ready=None)
+    return r, (Announce(PvmStopped, from_cloudlet=r.here, to_cloudlet=kept, reason=i.reason),)
 
 
 def _note_place(r: UeRecord, i: Arrival) -> Result:
@@ -213,12 +245,12 @@ def _note_place(r: UeRecord, i: Arrival) -> Result:
 
 def _note_idle(r: UeRecord, i: UeWentIdle) -> Result:
     """STARTING, PULLING or PUSHING: what is under way ends first; until then no packet finds the UE."""
-    return _nowhere(r), (SetPath(None, OffloadRemoved),)
+    return replace(_nowhere(r), absent=True), (SetPath(None, OffloadRemoved),)
 
 
 def _note_left(r: UeRecord, i: UeLeft) -> Result:
     """The same for a UE that detached; whoever then has the PVM stops it."""
-    return replace(_nowhere(r), registered=False), (SetPath(None, OffloadRemoved),)
+    return replace(_nowhere(r), registered=False, absent=True), (SetPath(None, OffloadRemoved),)
 
 
 # The UE may come -------------------------------------------------------------------------------------------------
@@ -316,9 +348,28 @@ def _go_idle(r: UeRecord, i: UeWentIdle) -> Result:
 def _forget(r: UeRecord, i: UeLeft) -> Result:
     """Detached. A PVM elsewhere is there until it is said to be gone."""
     if r.pvm_at == r.here:
-        return _stop(r)
-    gone = UeRecord(r.pvm, r.here, pvm_at=r.pvm_at, token=r.token)
+        return _await_return(replace(r, registered=False))
+    gone = _without_ue(r)
     return gone, (SetPath(None, OffloadRemoved),) if r.phase is not Phase.AWAY or r.standby else ()
+
+
+def _stayed_away(r: UeRecord, i: StayedAway) -> Result:
+    return _end(r) if r.absent and i.token == r.token else (r, ())
+
+
+def _wake(r: UeRecord, i: Arrival) -> Result:
+    """DORMANT: the UE is back. At another cloudlet it is served from here, until its PVM has followed."""
+    r = _placed(r, i)
+    if r.ue_at is None or (r.ue_at == r.here and (r.ue_ip is None or r.tunnels.downlink is None)):
+        return r, ()
+    return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm),)
+
+
+def _sleep_on(r: UeRecord, i: UeLeft | UeWentIdle) -> Result:
+    """DORMANT: the UE is away again, with or without a word of its PVM."""
+    if isinstance(i, UeLeft):
+        return replace(_without_ue(r), phase=Phase.DORMANT), ()
+    return replace(r, absent=True, ue_at=None, tunnels=NO_TUNNELS, standby=()), ()
 
 
 # The source's part -----------------------------------------------------------------------------------------------
@@ -461,6 +512,13 @@ def _pulled(r: UeRecord, i: MovedHere) -> Result:
 
 
 def _pvm_seen(r: UeRecord, i: PvmSeen) -> Result:
+    """AWAY: a UE that is here, and had to do without it, reaches it over the inter-cloudlet link."""
+    if r.ue_at == r.here != i.cloudlet and r.ue_ip is not None and r.tunnels.downlink is not None:
+        return unsettle(replace(r, pvm_at=i.cloudlet), OffloadActivated)
+    return _note_pvm(r, i)
+
+
+def _note_pvm(r: UeRecord, i: PvmSeen | PvmKept) -> Result:
     r, known = replace(r, pvm_at=i.cloudlet), r.pvm_at
     return _stand_by(r, None) if r.standby and known != r.pvm_at else (r, ())
 
@@ -471,6 +529,21 @@ def _pvm_gone(r: UeRecord, i: PvmGone) -> Result:
     elsewhere = None if r.ue_at in (r.here, i.cloudlet) else r.ue_at  # it is being started where its user is
     r = replace(r, pvm_at=elsewhere)
     return _stand_by(r, None) if r.standby else (r, ())
+
+
+def _kept_elsewhere(r: UeRecord, i: PvmKept) -> Result:
+    """PREPARED, DETOURED or PULLING: it does not run; until it does, the UE's traffic stays on the core."""
+    if i.cloudlet == r.here:
+        return r, ()
+    r = replace(r, phase=Phase.AWAY, pvm_at=i.cloudlet, expected=None, ready=None, standby=())
+    return r, (SetPath(None, OffloadRemoved),)
+
+
+def _run_elsewhere(r: UeRecord, i: PvmSeen) -> Result:
+    """DORMANT: it runs at another cloudlet, which knows better."""
+    if i.cloudlet == r.here:
+        return r, ()
+    return replace(r, phase=Phase.AWAY, pvm_at=i.cloudlet, ready=None), ()
 
 
 def _prepared_for_another(r: UeRecord, i: PvmSeen) -> Result:
@@ -513,6 +586,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.AWAY, UeLeft): _forget,
     (Phase.AWAY, PvmSeen): _pvm_seen,
     (Phase.AWAY, PvmGone): _pvm_gone,
+    (Phase.AWAY, PvmKept): _note_pvm,
     (Phase.AWAY, MovedHere): _pulled,
     (Phase.AWAY, DetourAsked): _refuse_detour,
     (Phase.AWAY, MoveAsked): _refuse_move,
@@ -528,7 +602,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.SERVING, HandoverExpected): _expect_inside,
     (Phase.SERVING, HandoverDone): _move,
     (Phase.SERVING, HandoverOff): _stay_inside,
-    (Phase.SERVING, UeWentIdle): _park,
+    (Phase.SERVING, UeWentIdle): _idle,
     (Phase.SERVING, UeLeft): _forget,
     (Phase.SERVING, DetourAsked): _ready,
     (Phase.SERVING, MoveAsked): _push,
@@ -545,6 +619,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.PREPARED, HaltedThere): _halted_there,
     (Phase.PREPARED, Landed): _landed,
     (Phase.PREPARED, MovedHere): _pulled,
+    (Phase.PREPARED, PvmKept): _kept_elsewhere,
     (Phase.PREPARED, DetourAsked): _refuse_detour,
     (Phase.PREPARED, MoveAsked): _refuse_move,
     (Phase.DETOURED, UeArrived): _come,
@@ -556,6 +631,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.DETOURED, MoveDue): _pull,
     (Phase.DETOURED, PvmSeen): _detour_elsewhere,
     (Phase.DETOURED, PvmGone): _start_after_all,
+    (Phase.DETOURED, PvmKept): _kept_elsewhere,
     (Phase.DETOURED, HaltedThere): _halted_there,
     (Phase.DETOURED, Landed): _landed,
     (Phase.DETOURED, MovedHere): _pulled,
@@ -568,6 +644,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.PULLING, MovedHere): _pulled,
     (Phase.PULLING, PvmSeen): _detour_elsewhere,
     (Phase.PULLING, PvmGone): _start_after_all,
+    (Phase.PULLING, PvmKept): _kept_elsewhere,
     (Phase.PULLING, UeArrived): _come_while_pulling,
     (Phase.PULLING, HandoverExpected): _expect_while_pulling,
     (Phase.PULLING, HandoverDone): _come_while_pulling,
@@ -580,7 +657,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.LENDING, HandoverExpected): _expect_back,
     (Phase.LENDING, HandoverDone): _move,
     (Phase.LENDING, HandoverOff): _stay_away,
-    (Phase.LENDING, UeWentIdle): _park,
+    (Phase.LENDING, UeWentIdle): _idle,
     (Phase.LENDING, UeLeft): _forget,
     (Phase.LENDING, DetourAsked): _ready,
     (Phase.LENDING, MoveAsked): _push,
@@ -600,4 +677,13 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.PARKED, UeLeft): _forget,
     (Phase.PARKED, DetourAsked): _ready,
     (Phase.PARKED, MoveAsked): _refuse_move,
+    (Phase.PARKED, UeWentIdle): _idle,
+    (Phase.PARKED, StayedAway): _stayed_away,
+    (Phase.DORMANT, UeArrived): _wake,
+    (Phase.DORMANT, HandoverDone): _wake,
+    (Phase.DORMANT, UeWentIdle): _sleep_on,
+    (Phase.DORMANT, UeLeft): _sleep_on,
+    (Phase.DORMANT, PvmSeen): _run_elsewhere,
+    (Phase.DORMANT, DetourAsked): _ready,
+    (Phase.DORMANT, MoveAsked): _refuse_move,
 }

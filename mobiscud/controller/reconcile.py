@@ -11,7 +11,16 @@ from dataclasses import replace
 from mobiscud.controller.inputs import UeArrived, UeWentIdle
 from mobiscud.controller.machine import Result, consult, unpull
 from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, pulling_path, set_path
-from mobiscud.core.commands import Announce, AskDetour, Command, ResumeMove, SetPath, StartPvm
+from mobiscud.core.commands import (
+    Announce,
+    AskDetour,
+    AwaitReturn,
+    Command,
+    ResumeMove,
+    SetPath,
+    StartPvm,
+    StopPvm,
+)
 from mobiscud.core.events import PvmStopped
 
 
@@ -39,9 +48,16 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
             return r, (StartPvm(r.pvm),)
         case Phase.SERVING if not runs_here:
             return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm),)
+        case Phase.DORMANT if runs_here:  # it was stopped, or about to be
+            return r, (StopPvm(r.pvm),)
+        case Phase.LENDING | Phase.PARKED if not runs_here and r.keeps:
+            kept = replace(r, phase=Phase.DORMANT, ready=None, tunnels=NO_TUNNELS, standby=())
+            return kept, (Announce(PvmStopped, from_cloudlet=r.here, to_cloudlet=r.here, reason="lost"),)
         case Phase.LENDING | Phase.PARKED if not runs_here:
             gone = replace(r, phase=Phase.AWAY, pvm_at=None, ready=None, tunnels=NO_TUNNELS, standby=())
             return gone, (Announce(PvmStopped, from_cloudlet=r.here, reason="lost"),)
+        case Phase.PARKED if r.absent and r.lingers:
+            return r, (AwaitReturn(r.token),)
         case Phase.PUSHING:
             return r, (*again, ResumeMove(r.pvm))
         case Phase.PULLING if not runs_here:

@@ -26,7 +26,8 @@ class Phase(StrEnum):
     PULLING = "pulling"  # its PVM is on the way to us
     LENDING = "lending"  # the PVM is here, the UE at another cloudlet
     PUSHING = "pushing"  # the PVM is leaving for another cloudlet
-    PARKED = "parked"  # the PVM is here, the UE idle, or at a cell without cloudlet
+    PARKED = "parked"  # the PVM is here, the UE idle or gone, or at a cell without cloudlet
+    DORMANT = "dormant"  # the PVM does not run, but what it goes on from is here
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,12 @@ class UeRecord:
     landed_at: int | None = None
     token: int = 0
     """Counts the UE's arrivals, so that an old dwell timer means nothing."""
+    lingers: bool = False
+    """Whether the PVM outlasts its UE's absence for a while; else it stops at once at detach, never for idleness."""
+    keeps: bool = False
+    """Whether a stop here leaves something to go on from: memory, or a disk that no other host has."""
+    absent: bool = False
+    """Whether the UE is idle or detached."""
     standby: tuple[UplinkTunnel, ...] = ()
     """Its uplinks as they would be at our eNodeBs. They stand before it comes: in X2 it sends before we hear of it."""
 

@@ -33,6 +33,7 @@ from mobiscud.controller.inputs import (
     MoveSucceeded,
     PvmRefused,
     PvmRunning,
+    StayedAway,
     StaysThere,
     UeArrived,
     UeLeft,
@@ -49,6 +50,7 @@ from mobiscud.core.commands import (
     Announce,
     AskDetour,
     AskMove,
+    AwaitReturn,
     Command,
     Consult,
     MigratePvm,
@@ -96,6 +98,7 @@ class PvmPort(Protocol):
     """The hypervisor of the cloudlet."""
 
     async def start(self, pvm: Pvm) -> None: ...
+    def keeps(self, pvm: Pvm) -> bool: ...
     async def expect(self, pvm: Pvm) -> None: ...
     async def stop(self, pvm_id: PvmId) -> None: ...
     async def migrate(self, pvm_id: PvmId, migration_uri: str) -> Moved: ...
@@ -153,7 +156,11 @@ class CloudletController:
         self._requests = requests
         self._journal = journal
         self._publish = publish
-        self._records = {ue: UeRecord(pvm, neighbourhood.here) for ue, pvm in subscribers.items()}
+        self._absence_s = migration.absence_s
+        self._records = {
+            ue: UeRecord(pvm, neighbourhood.here, lingers=migration.absence_s is not None, keeps=hypervisor.keeps(pvm))
+            for ue, pvm in subscribers.items()
+        }
         self._ue_of = {pvm.id: ue for ue, pvm in subscribers.items()}
         self._our_enbs: set[str] = set()
         self._backlog: dict[UeKey, deque[tuple[Input, asyncio.Future[str | None]]]] = {}
@@ -189,7 +196,7 @@ class CloudletController:
         running = set(await self._hypervisor.running()) if remembered else set()
         for ue, record in remembered.items():
             current = self._records[ue]
-            record = replace(record, pvm=current.pvm, here=current.here)
+            record = replace(record, pvm=current.pvm, here=current.here, lingers=current.lingers, keeps=current.keeps)
             record, commands = resume(record, runs_here=record.pvm.id in running)
             self._records[ue] = record
             self._our_enbs.update(uplink.enb_address for uplink in record.standby)
@@ -346,6 +353,8 @@ class CloudletController:
                 self._spawn(self._tell(to, "stays", {"ue": ue, "reason": reason}), f"stays-{ue}")
             case Consult():
                 self._spawn(self._consult(ue, command), f"policy-{ue}")
+            case AwaitReturn(token):
+                self._spawn(self._await_return(ue, token), f"absence-{ue}")
             case Refuse():
                 raise AssertionError("unreachable: a refusal ends the handling")
 
@@ -467,6 +476,10 @@ class CloudletController:
                 case AskAgain(after_s, reason):
                     log.debug("the PVM waits", ue=ue, reason=reason)
                     wait_s = max(after_s, AGAIN_S)
+
+    async def _await_return(self, ue: UeKey, token: int) -> None:
+        await asyncio.sleep(self._absence_s or 0.0)
+        self.submit(ue, StayedAway(token))
 
     def _name_deed(self) -> bytes:
         self._deeds += 1

@@ -129,6 +129,13 @@ class Consult:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitReturn:
+    """Feed ``StayedAway(token)`` back after as long as a PVM waits for its UE."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Publish what happened to the personal VM."""
 
@@ -154,5 +161,6 @@ Command = (
     | TellStays
     | Refuse
     | Consult
+    | AwaitReturn
     | Announce
 )

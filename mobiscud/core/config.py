@@ -211,6 +211,8 @@ class MigrationConfig(FollowConfig):
 
     cost: CostConfig = CostConfig()
     overrides: tuple[OverrideConfig, ...] = ()
+    absence_s: float | None = Field(default=None, ge=0)
+    """How long a PVM runs on for a UE that is idle or detached. None: for ever, or until it detaches."""
 
 
 class WebConfig(Section):

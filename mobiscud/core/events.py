@@ -317,6 +317,6 @@ class PvmMigrationFailed(PvmEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PvmStopped(PvmEvent):
-    """The personal VM no longer runs."""
+    """The personal VM no longer runs in ``from_cloudlet``; ``to_cloudlet``: where it is kept, and goes on from."""
 
     TYPE: ClassVar[str] = "pvm.stopped"

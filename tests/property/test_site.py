@@ -149,7 +149,7 @@ class Site:
     """Three cloudlets, their controllers, and the UE."""
 
     def __init__(self, chance: random.Random, migration: MigrationConfig, loss: float) -> None:
-        """``loss``: how likely a request is lost, and how likely its answer."""
+        """``loss``: how likely a request is lost, and how likely its answer. VMs with a term of absence are kept."""
         self.loss = loss
         self._chance = chance
         self._migration = migration
@@ -170,7 +170,13 @@ class Site:
 
     async def __aenter__(self) -> Site:
         for cloudlet in CLOUDLETS:
-            config = HypervisorConfig(cloudlet=cloudlet, kernel=Path("/k"), initrd=Path("/i"), bandwidth_mib_s=100)
+            config = HypervisorConfig(
+                cloudlet=cloudlet,
+                kernel=Path("/k"),
+                initrd=Path("/i"),
+                bandwidth_mib_s=100,
+                on_stop="destroy" if self._migration.absence_s is None else "save",
+            )
             host = PersonalVmHost(
                 config,
                 IPv4Interface("172.16.0.1/16"),
@@ -413,11 +419,34 @@ async def walk(way: list[tuple[str, int, float]], seed: int, migration: Migratio
     seed=st.integers(0, 1000),
     migration=st.sampled_from(MIGRATIONS),
     loss=st.sampled_from((0.0, 0.1)),
+    absence_s=st.sampled_from((None, 0.0, 0.1, 2.0)),
 )
 def test_wherever_a_ue_walks_its_vm_is_there(
-    way: list[tuple[str, int, float]], seed: int, migration: MigrationConfig, loss: float
+    way: list[tuple[str, int, float]],
+    seed: int,
+    migration: MigrationConfig,
+    loss: float,
+    absence_s: float | None,
 ) -> None:
+    migration = migration.model_copy(update={"absence_s": absence_s})
     run(walk([("attach", 1, 1.0), *way], seed, migration, loss))
+
+
+def test_a_vm_that_was_kept_is_fetched_from_where_it_is() -> None:
+    async def work() -> None:
+        async with Site(random.Random(1), MigrationConfig(dwell_s=0.3, absence_s=0.1), 0.0) as site:
+            await site.do("attach", 1)
+            await asyncio.sleep(5.0)
+            (guest,) = site.fakes.running_copies(PVM.id)
+            await site.do("detach", 0)
+            await asyncio.sleep(5.0)
+            assert site.runs_at() == []
+            await site.do("attach", 3)
+            await asyncio.sleep(5.0)
+            site.check()
+            assert [found.boot_id for found in site.fakes.running_copies(PVM.id)] == [guest.boot_id]
+
+    run(work())
 
 
 def test_the_walk_of_the_paper() -> None:

@@ -11,7 +11,17 @@ from mobiscud.controller.inputs import Tunnels, UeArrived, UeWentIdle
 from mobiscud.controller.journal import Journal
 from mobiscud.controller.reconcile import already_known, resume, standing_path
 from mobiscud.controller.record import Phase, UeRecord
-from mobiscud.core.commands import Announce, AskDetour, Consult, Moment, ResumeMove, SetPath, StartPvm
+from mobiscud.core.commands import (
+    Announce,
+    AskDetour,
+    AwaitReturn,
+    Consult,
+    Moment,
+    ResumeMove,
+    SetPath,
+    StartPvm,
+    StopPvm,
+)
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.errors import SetupError
 from mobiscud.core.events import OffloadMoved, PvmStopped
@@ -73,6 +83,16 @@ def test_a_pvm_that_was_lost_is_started_again() -> None:
     after, commands = resume(record(Phase.LENDING, ue_at=C2), runs_here=False)
     assert after.phase is Phase.AWAY
     assert commands == (Announce(PvmStopped, from_cloudlet=C1, reason="lost"),)
+
+
+def test_a_kept_pvm_is_taken_up_as_what_it_is() -> None:
+    waiting = record(Phase.PARKED, ue_at=None, absent=True, lingers=True)
+    assert resume(waiting, runs_here=True) == (waiting, (AwaitReturn(3),))
+    after, commands = resume(record(Phase.PARKED, ue_at=None, keeps=True), runs_here=False)
+    assert after.phase is Phase.DORMANT
+    assert commands == (Announce(PvmStopped, from_cloudlet=C1, to_cloudlet=C1, reason="lost"),)
+    assert resume(after, runs_here=False) == (after, ())
+    assert resume(after, runs_here=True) == (after, (StopPvm(PVM),))
 
 
 def test_a_detour_is_asked_for_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -23,9 +24,11 @@ from mobiscud.controller.inputs import (
     MoveRefused,
     MoveSucceeded,
     PvmGone,
+    PvmKept,
     PvmRefused,
     PvmRunning,
     PvmSeen,
+    StayedAway,
     StaysThere,
     Tunnels,
     UeArrived,
@@ -39,6 +42,7 @@ from mobiscud.core.commands import (
     Announce,
     AskDetour,
     AskMove,
+    AwaitReturn,
     Command,
     Consult,
     MigratePvm,
@@ -168,6 +172,131 @@ def pulling() -> Playbook:
 
 def test_attach_starts_the_pvm_and_then_the_path() -> None:
     serving()
+
+
+STOPPED = (StopPvm(PVM), Announce(PvmStopped, from_cloudlet=C1))
+KEPT = (StopPvm(PVM), Announce(PvmStopped, from_cloudlet=C1, to_cloudlet=C1))
+
+
+def lingering(*, keeps: bool = False) -> Playbook:
+    """c1, whose PVM outlasts its UE's absence for a while."""
+    book = serving()
+    book.record = replace(book.record, lingers=True, keeps=keeps)
+    return book
+
+
+def dormant() -> Playbook:
+    """c1, where the PVM is kept of a UE that has detached."""
+    return (
+        lingering(keeps=True)
+        .on(UeLeft(), SetPath(None, OffloadRemoved), AwaitReturn(1))
+        .is_in(Phase.PARKED)
+        .on(StayedAway(1), *KEPT)
+        .is_in(Phase.DORMANT)
+    )
+
+
+@pytest.mark.parametrize("gone", [UeWentIdle(), UeLeft()])
+def test_a_pvm_waits_for_its_ue_and_then_stops(gone: Input) -> None:
+    (
+        lingering()
+        .on(gone, SetPath(None, OffloadRemoved), AwaitReturn(1))
+        .is_in(Phase.PARKED)
+        .on(StayedAway(1), *STOPPED)
+        .is_in(Phase.AWAY)
+    )
+
+
+def test_a_ue_that_returns_in_time_finds_its_pvm() -> None:
+    (
+        lingering()
+        .on(UeLeft(), SetPath(None, OffloadRemoved), AwaitReturn(1))
+        .on(UeArrived(C1, IP, T1), SetPath(path(C1, C1, T1), OffloadMoved, "local"))
+        .is_in(Phase.SERVING)
+        .ignores(StayedAway(1))
+        .on(UeWentIdle(), SetPath(None, OffloadRemoved), AwaitReturn(2))
+        .on(StayedAway(1))
+        .is_in(Phase.PARKED)
+    )
+
+
+def test_a_ue_at_a_cell_without_cloudlet_is_not_absent() -> None:
+    (
+        lingering()
+        .on(UeWentIdle(), SetPath(None, OffloadRemoved), AwaitReturn(1))
+        .on(UeArrived(None, IP, T1), SetPath(None, OffloadRemoved))
+        .on(StayedAway(1))
+        .is_in(Phase.PARKED)
+    )
+
+
+def test_without_a_term_idleness_is_for_ever_and_detaching_the_end() -> None:
+    serving().on(UeWentIdle(), SetPath(None, OffloadRemoved)).is_in(Phase.PARKED)
+    serving().on(UeLeft(), SetPath(None, OffloadRemoved), *STOPPED).is_in(Phase.AWAY)
+
+
+def test_a_kept_pvm_goes_on_when_its_ue_is_back() -> None:
+    (
+        dormant()
+        .on(UeArrived(C1, IP, T1), StartPvm(PVM))
+        .is_in(Phase.STARTING)
+        .on(
+            PvmRunning(),
+            Announce(PvmStarted, to_cloudlet=C1),
+            SetPath(path(C1, C1, T1), OffloadActivated, "local"),
+        )
+    )
+
+
+def test_a_kept_pvm_of_a_ue_that_is_back_elsewhere_goes_on_where_it_is() -> None:
+    (
+        dormant()
+        .on(UeArrived(C2, IP, T2), StartPvm(PVM))
+        .on(DetourAsked(C2))
+        .on(
+            PvmRunning(),
+            Announce(PvmStarted, to_cloudlet=C1),
+            SetPath(path(C1, C2), OffloadMoved, C2),
+            SetPath(path(C1, C2), None, C2),
+        )
+        .is_in(Phase.LENDING)
+        .on(MoveAsked(C2), Announce(PvmMigrating, from_cloudlet=C1, to_cloudlet=C2), MigratePvm(PVM, C2))
+    )
+
+
+def test_others_ask_for_a_kept_pvm_where_it_is() -> None:
+    (
+        Playbook(C2, pvm_at=C1)
+        .on(PvmKept(C1))
+        .on(
+            UeArrived(C2, IP, T2),
+            SetPath(path(C1, C2, T2), OffloadActivated, C1),
+            AskDetour(C1),
+            Consult(Moment.ARRIVED, 1),
+        )
+        .is_in(Phase.DETOURED)
+    )
+
+
+def test_a_kept_pvm_that_cannot_go_on_stays_kept_and_traffic_takes_the_core() -> None:
+    (
+        dormant()
+        .on(UeArrived(C2, IP, T2), StartPvm(PVM))
+        .on(PvmRefused("full"), Announce(PvmStopped, from_cloudlet=C1, to_cloudlet=C1, reason="full"))
+        .is_in(Phase.DORMANT)
+    )
+    (
+        detoured()
+        .on(PvmKept(C1), SetPath(None, OffloadRemoved))
+        .is_in(Phase.AWAY)
+        .on(PvmSeen(C1), SetPath(path(C1, C2, T2), OffloadActivated, C1), AskDetour(C1), Consult(Moment.ARRIVED, 1))
+        .is_in(Phase.DETOURED)
+    )
+
+
+def test_a_kept_pvm_sleeps_on_while_its_ue_comes_and_goes_where_it_cannot_reach_it() -> None:
+    dormant().on(UeArrived(None, IP, T1)).on(UeWentIdle()).on(UeLeft()).on(PvmSeen(C1)).is_in(Phase.DORMANT)
+    dormant().on(PvmSeen(C2)).is_in(Phase.AWAY)
 
 
 def test_attach_at_a_cell_of_another_cloudlet_is_none_of_ours() -> None:
