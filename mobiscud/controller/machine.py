@@ -23,7 +23,6 @@ Every controller hears of every UE, so all agree that the PVM of a UE that nobod
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from mobiscud.controller.inputs import (
@@ -53,7 +52,7 @@ from mobiscud.controller.inputs import (
     UeLeft,
     UeWentIdle,
 )
-from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, pulling_path, set_path
+from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, pulling_path, replace, set_path
 from mobiscud.core.commands import (
     AbortMove,
     Announce,

@@ -6,11 +6,9 @@ adapter learns whose they are. What was under way is taken up where it can be, e
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mobiscud.controller.inputs import UeArrived, UeWentIdle
 from mobiscud.controller.machine import Result, consult, unpull
-from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, pulling_path, set_path
+from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, pulling_path, replace, set_path
 from mobiscud.core.commands import (
     Announce,
     AskDetour,
