@@ -6,14 +6,14 @@ what the configuration expects.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from mobiscud.controller.policy import Estimate, Facts, Visit
 from mobiscud.core.commands import Moment
 from mobiscud.core.config import CostConfig, LinkConfig
 from mobiscud.core.events import Event, PvmMigrated, PvmMigrating, PvmMigrationFailed
-from mobiscud.core.ids import CloudletId, PvmId, UeKey
+from mobiscud.core.ids import CloudletId, UeKey
 
 REMEMBERED: Final = 8
 """Visits of a UE."""
@@ -26,13 +26,15 @@ Link = frozenset[CloudletId]
 class Outlook:
     """The walks of all UEs, and the moves that are under way between cloudlets."""
 
-    def __init__(self, cost: CostConfig) -> None:
+    def __init__(self, cost: CostConfig, rtt_ms: Callable[[CloudletId, CloudletId], float] | None = None) -> None:
+        """``rtt_ms``: of the way between two cloudlets, where it is known better than from the configuration."""
         self._cost = cost
+        self._rtt_ms = rtt_ms
         self._links: Mapping[Link, LinkConfig] = {
             frozenset(CloudletId(end) for end in link.between): link for link in cost.links
         }
         self._walks: dict[UeKey, tuple[Visit, ...]] = {}
-        self._moving: dict[PvmId, Link] = {}
+        self._moving: dict[UeKey, Link] = {}
         self._moves_on: dict[Link, int] = {}
         self._outage_ms = cost.outage_ms
 
@@ -49,21 +51,29 @@ class Outlook:
     def heard(self, event: Event) -> None:
         """A move that begins or ends, anywhere in the site."""
         match event:
-            case PvmMigrating(pvm=pvm, from_cloudlet=source, to_cloudlet=target) if source and target:
-                self._ended(pvm.id)
-                link = self._moving[pvm.id] = frozenset((source, target))
-                self._moves_on[link] = self._moves_on.get(link, 0) + 1
-            case PvmMigrated(pvm=pvm):
-                self._ended(pvm.id)
-                if event.downtime_ms is not None:
-                    self._outage_ms += WEIGHT * (event.downtime_ms - self._outage_ms)
-            case PvmMigrationFailed(pvm=pvm):
-                self._ended(pvm.id)
+            case PvmMigrating(ue=ue, from_cloudlet=source, to_cloudlet=target) if source and target:
+                self.move_began(ue, source, target)
+            case PvmMigrated(ue=ue, downtime_ms=outage_ms):
+                self.move_ended(ue, outage_ms)
+            case PvmMigrationFailed(ue=ue):
+                self.move_ended(ue)
             case _:
                 pass
 
-    def _ended(self, pvm: PvmId) -> None:
-        link = self._moving.pop(pvm, None)
+    def move_began(self, ue: UeKey, source: CloudletId, target: CloudletId) -> None:
+        """The PVM of the UE is on the link between the two, and on no other."""
+        self._off_the_link(ue)
+        link = self._moving[ue] = frozenset((source, target))
+        self._moves_on[link] = self._moves_on.get(link, 0) + 1
+
+    def move_ended(self, ue: UeKey, outage_ms: float | None = None) -> None:
+        """It has come, after an outage (where that is known), or it stays."""
+        self._off_the_link(ue)
+        if outage_ms is not None:
+            self._outage_ms += WEIGHT * (outage_ms - self._outage_ms)
+
+    def _off_the_link(self, ue: UeKey) -> None:
+        link = self._moving.pop(ue, None)
         if link is not None:
             self._moves_on[link] -= 1
             if not self._moves_on[link]:
@@ -74,8 +84,9 @@ class Outlook:
         link = frozenset((here, pvm_at))
         known = self._links.get(link)
         moves = self._moves_on.get(link, 0)
+        rtt_ms = self._rtt_ms(here, pvm_at) if self._rtt_ms else known.rtt_ms if known else self._cost.rtt_ms
         estimate = Estimate(
-            rtt_gain_ms=known.rtt_ms if known else self._cost.rtt_ms,
+            rtt_gain_ms=rtt_ms,
             outage_ms=self._outage_ms,
             move_mib=self._cost.move_mib,
             link_load=moves / (known.moves if known else self._cost.moves),

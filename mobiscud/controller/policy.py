@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -178,11 +179,10 @@ class Cost:
         return (outage + copying) / saved_ms_per_s
 
     def expected_stay_s(self, facts: Facts) -> float:
-        """The mean of the user's last stays; with few of them, near what is usual."""
+        """The middle one of the user's last stays and the usual one: long rests say little of a walk."""
         visits = facts.visits
-        if len(visits) < 2:
-            return self.usual_stay_s
-        return (visits[-1].since - visits[0].since + self.usual_stay_s) / len(visits)
+        stays = sorted([self.usual_stay_s, *(after.since - visit.since for visit, after in pairwise(visits))])
+        return stays[(len(stays) - 1) // 2]
 
 
 def choose(config: FollowConfig, cost: CostConfig) -> Policy:
