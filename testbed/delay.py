@@ -5,7 +5,8 @@ ours does the same in user space (``testbed.delay_node``): every frame leaves it
 time stamp, in the order in which it came. ``docs/testbed.md`` has what was measured.
 
 ``python -m testbed.delay CONFIG.json`` runs the user-space node in the namespace it is started in, in the foreground.
-``CONFIG.json``: ``{"links": [{"name":, "a":, "b":, "delay_ms":, "capacity":}], "stats": FILE}``.
+``CONFIG.json``: ``{"links": [{"name":, "a":, "b":, "shape": {"delay_ms":, "jitter_ms":, "loss_percent":,
+"rate_mbit_s":}, "capacity":}], "stats": FILE}``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Final, Literal
 
 from mobiscud.core.errors import AdapterError, MobiScudError, SetupError
 from testbed.delay_node import DirectionStats, ask_for_precision, forward, open_link
+from testbed.delay_queue import Shape
 from testbed.netns import ip_batch, run_in
 
 DEFAULT_CAPACITY: Final = 2000
@@ -31,18 +33,25 @@ Engine = Literal["netem", "user space"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelayLink:
-    """Devices ``a`` and ``b`` joined with ``delay_ms`` each way; at most ``capacity`` frames under way each way."""
+    """Devices ``a`` and ``b`` joined, with the same shape each way; at most ``capacity`` frames under way each way."""
 
     name: str
     a: str
     b: str
-    delay_ms: float
+    shape: Shape
     capacity: int = DEFAULT_CAPACITY
 
     @property
-    def delay_ns(self) -> int:
-        """The delay as the delay node takes it."""
-        return round(self.delay_ms * 1_000_000)
+    def netem(self) -> str:
+        """The shape in netem's words."""
+        words = f"delay {self.shape.delay_ms}ms"
+        if self.shape.jitter_ms:
+            words += f" {self.shape.jitter_ms}ms"
+        if self.shape.loss_percent:
+            words += f" loss {self.shape.loss_percent}%"
+        if self.shape.rate_mbit_s:
+            words += f" rate {self.shape.rate_mbit_s}mbit"
+        return f"{words} limit {self.capacity}"
 
 
 def write_config(path: Path, links: Sequence[DelayLink], stats: Path) -> None:
@@ -54,7 +63,8 @@ def read_config(path: Path) -> tuple[list[DelayLink], Path]:
     """The links and the file for the counters. Raises ``SetupError`` for a file that is not such a configuration."""
     try:
         content = json.loads(path.read_text())
-        return [DelayLink(**link) for link in content["links"]], Path(content["stats"])
+        links = [DelayLink(**{**link, "shape": Shape(**link["shape"])}) for link in content["links"]]
+        return links, Path(content["stats"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SetupError(f"{path}: not a configuration of the delay node: {error}") from error
 
@@ -124,7 +134,7 @@ class DelayLinks:
             for port in (link.a, link.b):
                 # As a hub: a MAC address may be seen on both sides while a cloudlet redirects traffic.
                 bridges += [f"link set {port} master delay{number}", f"link set {port} type bridge_slave learning off"]
-                queues += f"tc qdisc replace dev {port} root netem delay {link.delay_ms}ms limit {link.capacity}\n"
+                queues += f"tc qdisc replace dev {port} root netem {link.netem}\n"
             bridges.append(f"link set delay{number} up")
         await ip_batch(bridges, self._namespace)
         await run_in(self._namespace, "sh", "-e", stdin=queues)
@@ -158,9 +168,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         links, stats = read_config(Path(arguments[0]))
         directions = [
-            direction
-            for link in links
-            for direction in open_link(link.name, link.a, link.b, link.delay_ns, link.capacity)
+            direction for link in links for direction in open_link(link.name, link.a, link.b, link.shape, link.capacity)
         ]
     except MobiScudError as error:
         sys.stderr.write(f"{error}\n")

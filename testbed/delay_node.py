@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import select
 import signal
 import socket
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mobiscud.core.errors import SetupError
-from testbed.delay_queue import NEVER, DelayQueue
+from testbed.delay_queue import NEVER, DelayQueue, Shape
 
 # Constants of Linux that the socket module does not name.
 _SO_TIMESTAMPNS: Final = 35
@@ -46,7 +47,8 @@ _LATE_NS: Final = 500_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectionStats:
-    """What one direction of a link did. ``late``: frames that left more than 0.5 ms after their time."""
+    """What one direction of a link did. ``lost``: as its shape says; ``dropped``: found the queue or the device full;
+    ``late``: left more than 0.5 ms after their time."""
 
     link: str
     from_device: str
@@ -55,6 +57,7 @@ class DirectionStats:
     dropped: int
     late: int
     worst_late_us: float
+    lost: int = 0
 
 
 @dataclass(slots=True)
@@ -108,6 +111,7 @@ class Direction:
             dropped=self.queue.dropped + self.refused + missed,
             late=self.late,
             worst_late_us=self.worst_late_ns / 1000,
+            lost=self.queue.lost,
         )
 
 
@@ -143,13 +147,16 @@ def open_device(device: str) -> socket.socket:
     return opened
 
 
-def open_link(link: str, a: str, b: str, delay_ns: int, capacity: int) -> tuple[Direction, Direction]:
-    """Both directions between two devices of this namespace. Raises ``SetupError``."""
+def open_link(link: str, a: str, b: str, shape: Shape, capacity: int) -> tuple[Direction, Direction]:
+    """Both directions between two devices of this namespace. Raises ``SetupError``.
+
+    What is lost and how much each frame jitters follows from the link's name and the direction, so that it is the same
+    in each run.
+    """
     socket_a, socket_b = open_device(a), open_device(b)
-    return (
-        Direction(link, a, b, socket_a, socket_b, DelayQueue(delay_ns, capacity)),
-        Direction(link, b, a, socket_b, socket_a, DelayQueue(delay_ns, capacity)),
-    )
+    chances = (random.Random(f"{link}/{end}").random for end in (a, b))
+    queue_a, queue_b = (DelayQueue(shape, capacity, chance) for chance in chances)
+    return Direction(link, a, b, socket_a, socket_b, queue_a), Direction(link, b, a, socket_b, socket_a, queue_b)
 
 
 def ask_for_precision() -> bool:

@@ -12,10 +12,9 @@ import contextlib
 import json
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import yaml
 
@@ -30,88 +29,20 @@ from testbed import priority, sweep
 from testbed.cloudlet_host import CloudletHost
 from testbed.guest import image
 from testbed.mosquitto import Mosquitto
+from testbed.node_configs import MONITOR, SITE, Places, epc, nodes, ran
 from testbed.ovs import OpenVSwitch
 from testbed.ran_client import RanClient
+from testbed.setting import FIRST as FIRST
+from testbed.setting import PVM_ADDRESS as PVM_ADDRESS
+from testbed.setting import UE as UE
+from testbed.setting import Setting as Setting
+from testbed.setting import Subscriber
 from testbed.spawn import PYTHON, Child, spawn
-from testbed.topology import (
-    MME_S1,
-    MME_S11,
-    PGW_S5,
-    SGW_S1,
-    SGW_S5,
-    SGW_S11,
-    Delays,
-    RunningTopology,
-    cloudlet_mgmt,
-    enb_s1,
-    paper_topology,
-)
+from testbed.topology import AT_MTSO, RunningTopology, cloudlet_mgmt, cloudlet_name, paper_topology
 
-SITE: Final = "testbed"
-GATEWAY: Final = "172.16.0.1/16"
-FIRST_ENB_ID: Final = 0x19B
 ONLINE_LIMIT_S: Final = 60.0
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Subscriber:
-    """UE number ``number``, from 1, and its personal VM."""
-
-    number: int
-
-    @property
-    def ue(self) -> str:
-        """By which the RAN's control socket calls the UE."""
-        return f"ue{self.number}"
-
-    @property
-    def imsi(self) -> str:
-        """Of the test network 999-70."""
-        return f"99970{self.number:010d}"
-
-    @property
-    def pvm_id(self) -> str:
-        """Of its personal VM, as address and MAC are."""
-        return f"pvm-{self.ue}"
-
-    @property
-    def pvm_address(self) -> str:
-        """In the subnet of ``GATEWAY``."""
-        return f"172.16.{self.number}.10"
-
-    @property
-    def pvm_mac(self) -> str:
-        """Locally administered, QEMU's prefix."""
-        return f"52:54:00:10:{self.number:02x}:10"
-
-    def offload(self) -> dict[str, Any]:
-        """Its entry in ``offload.subscribers``."""
-        pvm = {"id": self.pvm_id, "address": self.pvm_address, "mac": self.pvm_mac}
-        return {"imsi": self.imsi, "pvm": pvm}
-
-
-FIRST: Final = Subscriber(1)
-UE: Final = FIRST.ue
-PVM_ADDRESS: Final = FIRST.pvm_address
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What an experiment may choose.
-
-    ``dwell_s``: how long a UE is in a new cell before its PVM follows, unless the ``policy`` is that it stays.
-    ``preferred``: network and nodes run before other programs, as if each had processors of its own.
-    """
-
-    delays: Delays
-    dwell_s: float
-    cloudlets: int = 3
-    ues: int = 1
-    policy: Literal["follow", "stay"] = "follow"
-    preferred: bool = False
-    migration_mode: str = "auto"
 
 
 class RunningTestbed:
@@ -128,7 +59,7 @@ class RunningTestbed:
         self._arrived = asyncio.Event()
         self._online: set[str] = set()
         self._key = secrets.token_hex(16)
-        self._numbers = range(1, setting.cloudlets + 1)
+        self._numbers = (*range(1, setting.cloudlets + 1), *([AT_MTSO] if setting.mtso_ues else []))
         self.subscribers = tuple(Subscriber(number) for number in range(1, setting.ues + 1))
 
     @property
@@ -170,7 +101,11 @@ class RunningTestbed:
         self._stack.callback(self._keep_logs)
 
         self._say("building the network: namespaces, links, delays")
-        self.network = RunningTopology(paper_topology(self.setting.delays), self._run.run, self._run.path / "network")
+        setting = self.setting
+        topology = paper_topology(
+            setting.delays, setting.cloudlets, mtso_cloud=bool(setting.mtso_ues), shapes=setting.shapes
+        )
+        self.network = RunningTopology(topology, self._run.run, self._run.path / "network")
         self._stack.push_async_callback(self.network.down)
         await self.network.up()
         self._say(f"delays are made by {self.network.delay_engine}")
@@ -192,85 +127,34 @@ class RunningTestbed:
 
     def _host(self, number: int) -> CloudletHost:
         return CloudletHost(
-            f"c{number}",
-            netns=self.network.namespace(f"c{number}"),
+            cloudlet_name(number),
+            netns=self.network.namespace(cloudlet_name(number)),
             management_address=cloudlet_mgmt(number),
             run_dir=self._run.path / "hosts",
             bridge_ports=("pvm1",),
         )
 
     async def _switch(self, number: int) -> OpenVSwitch:
-        namespace = self.network.namespace(f"c{number}")
-        switch = await self._stack.enter_async_context(OpenVSwitch(self._run.path / f"ovs-c{number}", namespace))
-        neighbours = [f"isl-c{k}" for k in (number - 1, number + 1) if k in self._numbers]
-        await switch.add_bridge(f"br-c{number}", ["gi1", "pvm0", *neighbours])
+        name = cloudlet_name(number)
+        switch = OpenVSwitch(self._run.path / f"ovs-{name}", self.network.namespace(name))
+        await self._stack.enter_async_context(switch)
+        neighbours = [
+            f"isl-c{k}" for k in (number - 1, number + 1) if k in self._numbers and AT_MTSO not in (k, number)
+        ]
+        await switch.add_bridge(f"br-{name}", ["gi1", "pvm0", *neighbours])
         return switch
 
     def _node_configs(self) -> dict[str, dict[str, Any]]:
         """The configuration file of each node, by the node's name."""
-        common = {
-            "bus": {"url": self.broker.unix_url},
-            "privacy": {"mode": "pseudonym", "key": self._key},
-            "cloudlets": [
-                {
-                    "id": f"c{k}",
-                    "node": f"c{k}",
-                    "enb_ids": [FIRST_ENB_ID + k - 1],
-                    "migration_uri": self.hosts[k].migration_uri,
-                }
-                for k in self._numbers
-            ],
-        }
-        configs = {
-            "monitor": {
-                **common,
-                "site": self._site("monitor"),
-                "monitor": {"interfaces": ["s1", "lo"]},
-            }
-        }
-        for k in self._numbers:
-            configs[f"c{k}"] = {
-                **common,
-                "site": self._site(f"c{k}"),
-                **self._cloudlet_config(k),
-            }
-        return configs
-
-    def _site(self, node: str) -> dict[str, Any]:
-        return {"name": SITE, "node": node, "state_dir": str(self._run.path / "state")}
-
-    def _cloudlet_config(self, number: int) -> dict[str, Any]:
-        def towards(peer: int) -> str:
-            return f"isl-c{number + 1 if peer > number else number - 1}"
-
-        return {
-            "switches": [
-                {
-                    "cloudlet": f"c{number}",
-                    "bridge": f"br-c{number}",
-                    "openflow": self.switches[number].management_target(f"br-c{number}"),
-                    "enb_port": "enb",
-                    "core_port": "core",
-                    "pvm_port": "pvm0",
-                    "peers": {f"c{k}": towards(k) for k in self._numbers if k != number},
-                    "bpffs": str(self._run.bpffs),
-                }
-            ],
-            "hypervisors": [
-                {
-                    "cloudlet": f"c{number}",
-                    "uri": self.hosts[number].uri,
-                    "kernel": str(self._image.kernel),
-                    "initrd": str(self._image.initrd),
-                    "mode": self.setting.migration_mode,
-                }
-            ],
-            "offload": {
-                "gateway": GATEWAY,
-                "subscribers": [subscriber.offload() for subscriber in self.subscribers],
-            },
-            "migration": {"policy": self.setting.policy, "dwell_s": self.setting.dwell_s},
-        }
+        places = Places(
+            broker_url=self.broker.unix_url,
+            key=self._key,
+            run_directory=self._run.path,
+            image=self._image,
+            hosts=self.hosts,
+            switches=self.switches,
+        )
+        return nodes(self.setting, self.subscribers, places)
 
     async def _node(self, name: str, config: dict[str, Any]) -> Child:
         (self._run.path / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -278,48 +162,23 @@ class RunningTestbed:
 
     async def _start_node(self, name: str) -> Child:
         file = self._run.path / f"{name}.yaml"
-        namespace = self.network.namespace("core" if name == "monitor" else name)
+        namespace = self.network.namespace("core" if name == MONITOR else name)
         return await self.start(name, *PYTHON, "mobiscud", "run", "-c", str(file), namespace=namespace)
 
     async def _start_network_functions(self) -> None:
-        plmn = {"mcc": "999", "mnc": "70"}
-        epc = {
-            "plmn": plmn,
-            "namespace": self.network.namespace("core"),
-            "mme": {"s1_address": MME_S1, "s11_address": MME_S11},
-            "sgw": {"s1u_address": SGW_S1, "s11_address": SGW_S11, "s5_address": SGW_S5},
-            "pgw": {"namespace": self.network.namespace("pgw"), "s5_address": PGW_S5},
-            "subscribers": [subscriber.imsi for subscriber in self.subscribers],
-        }
-        ran = {
-            "plmn": plmn,
-            "control_socket": str(self._run.path / "ran.sock"),
-            "mme_address": MME_S1,
-            "ue_namespace": self.network.namespace("ue"),
-            "uu_delay_s": self.setting.delays.ue_enb / 1000,
-            "x2_delay_s": self.setting.delays.enb_enb / 1000,
-            "enbs": [
-                {
-                    "number": k,
-                    "namespace": self.network.namespace(f"enb{k}"),
-                    "address": enb_s1(k),
-                    "enb_id": FIRST_ENB_ID + k - 1,
-                    "cell_id": (FIRST_ENB_ID + k - 1) << 8 | 1,
-                    "ue_device": f"uu{k}",
-                }
-                for k in self._numbers
-            ],
-            "ues": [{"name": subscriber.ue, "imsi": subscriber.imsi} for subscriber in self.subscribers],
-        }
         functions: dict[str, Child] = {}
-        for name, config in (("epc", epc), ("ran", ran)):
+        control = self._run.path / "ran.sock"
+        for name, config in (
+            ("epc", epc(self.network.namespace, self.subscribers)),
+            ("ran", ran(self.network.namespace, self.subscribers, self.setting, control)),
+        ):
             file = self._run.path / f"{name}.json"
             file.write_text(json.dumps(config))
             functions[name] = await self.start(name, *PYTHON, f"testbed.{name}", str(file), ready=True)
             await functions[name].ready()
         if self.setting.preferred:
             self._prefer(functions.values())
-        self.ran = await self._stack.enter_async_context(RanClient(self._run.path / "ran.sock"))
+        self.ran = await self._stack.enter_async_context(RanClient(control))
 
     def _prefer(self, functions: Iterable[Child]) -> None:
         switches = (switch.pid for switch in self.switches.values())

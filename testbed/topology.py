@@ -6,20 +6,23 @@
 A cloudlet stands beside its eNodeB, a transparent bump in the S1 wire: eNodeBs, MME and S-GW are one Ethernet segment
 that meets in the MTSO's bridge. Delays are one way. A link with a delay runs through the namespace ``delay``
 (``testbed.delay``); the others are plain veth pairs. ``mgmt`` joins cloudlets and core for the bus, the controllers
-and the migrations, beside the network under test.
+and the migrations, beside the network under test. On demand one more cloudlet, ``cm``, stands at the MTSO, in the one
+wire that leads from there to the core: the cloud of SMORE, with which the paper compares.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from mobiscud.core.errors import AdapterError
 from testbed import netns
 from testbed.delay import DelayLink, DelayLinks, Engine
 from testbed.delay_node import DirectionStats
+from testbed.delay_queue import Shape
 
 MME_S1: Final = "10.0.0.1"
 SGW_S1: Final = "10.0.0.2"
@@ -41,15 +44,23 @@ TRANSPORT_MTU: Final = 2000
 
 DELAY_NODE: Final = "delay"
 
+AT_MTSO: Final = 0
+"""The number of the cloudlet at the MTSO; those beside eNodeBs count from 1."""
+
 
 def enb_s1(number: int) -> str:
     """The S1 address (signalling and user plane) of eNodeB ``number``, from 1."""
     return f"10.0.0.{10 + number}"
 
 
+def cloudlet_name(number: int) -> str:
+    """The node of a cloudlet, which is its id in MobiScud as well."""
+    return "cm" if number == AT_MTSO else f"c{number}"
+
+
 def cloudlet_mgmt(number: int) -> str:
-    """The management address of cloudlet ``number``, from 1."""
-    return f"10.90.0.{number}"
+    """The management address of a cloudlet."""
+    return f"10.90.0.{number if number != AT_MTSO else 100}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +72,17 @@ class Delays:
     sgw_pgw: float = 18.0
     pgw_internet: float = 8.0
     enb_enb: float = 2.0
+
+    def pvm_rtt_ms(self, cell: int, cloudlet: str) -> float:
+        """What the delays alone give, there and back, from a UE at a cell to a personal VM in a cloudlet."""
+        if cloudlet == cloudlet_name(AT_MTSO):
+            return 2 * (self.ue_enb + self.enb_mtso)
+        return 2 * (self.ue_enb + abs(cell - int(cloudlet.removeprefix("c"))) * self.enb_enb)
+
+    @property
+    def internet_rtt_ms(self) -> float:
+        """The same to the Internet server, from any cell."""
+        return 2 * (self.ue_enb + self.enb_mtso + self.sgw_pgw + self.pgw_internet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +103,13 @@ class Link:
     b: Port
     delay_ms: float = 0.0
     mtu: int = TRANSPORT_MTU
+    shape: Shape | None = None
+    """More than a delay: its own delay counts then."""
+
+    @property
+    def shaped(self) -> Shape | None:
+        """What happens to frames on the way; ``None``: nothing."""
+        return self.shape or (Shape(delay_ms=self.delay_ms) if self.delay_ms else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,45 +135,90 @@ class Topology:
         return [port.device for link in self.links for port in (link.a, link.b) if port.node == node]
 
 
-def paper_topology(delays: Delays | None = None, cloudlets: int = 3) -> Topology:
-    """The paper's network, with a chain of ``cloudlets`` sites (three in the paper)."""
+def paper_topology(
+    delays: Delays | None = None,
+    cloudlets: int = 3,
+    *,
+    mtso_cloud: bool = False,
+    shapes: Mapping[str, Shape] | None = None,
+) -> Topology:
+    """The paper's network, with a chain of ``cloudlets`` sites (three in the paper).
+
+    ``shapes``: for the kinds of links that have more than a delay, by the name that :class:`Delays` has for them.
+    """
     delays = delays or Delays()
     sites = range(1, cloudlets + 1)
+    shape = (shapes or {}).get
     links: list[Link] = []
     for k in sites:
         links += [
-            Link(f"uu{k}", Port("ue", f"uu{k}"), Port(f"enb{k}", "uu0"), delays.ue_enb, ACCESS_MTU),
+            Link(f"uu{k}", Port("ue", f"uu{k}"), Port(f"enb{k}", "uu0"), delays.ue_enb, ACCESS_MTU, shape("ue_enb")),
             Link(f"s1-{k}", Port(f"enb{k}", "s1", (f"{enb_s1(k)}/24",)), Port(f"c{k}", "enb")),
-            Link(f"core-{k}", Port(f"c{k}", "core"), Port("mtso", f"c{k}"), delays.enb_mtso),
-            Link(f"gi-{k}", Port(f"c{k}", "gi0"), Port(f"c{k}", "gi1")),
-            Link(f"pvm-{k}", Port(f"c{k}", "pvm0"), Port(f"c{k}", "pvm1"), mtu=ACCESS_MTU),
-            Link(f"mgmt-{k}", Port(f"c{k}", "mgmt0", (f"{cloudlet_mgmt(k)}/24",)), Port("mgmt", f"c{k}")),
+            Link(
+                f"core-{k}",
+                Port(f"c{k}", "core"),
+                Port("mtso", f"c{k}"),
+                delays.enb_mtso,
+                shape=shape("enb_mtso"),
+            ),
         ]
     links += [
-        Link(f"isl-{k}", Port(f"c{k}", f"isl-c{k + 1}"), Port(f"c{k + 1}", f"isl-c{k}"), delays.enb_enb)
+        Link(
+            f"isl-{k}",
+            Port(f"c{k}", f"isl-c{k + 1}"),
+            Port(f"c{k + 1}", f"isl-c{k}"),
+            delays.enb_enb,
+            shape=shape("enb_enb"),
+        )
         for k in sites[:-1]
     ]
+    core_s1 = Port("core", "s1", (f"{MME_S1}/24", f"{SGW_S1}/24"))
+    if mtso_cloud:
+        links += [
+            Link("s1-cm", Port("mtso", "core"), Port("cm", "enb")),
+            Link("core-cm", Port("cm", "core"), core_s1),
+        ]
+    else:
+        links.append(Link("s1-core", Port("mtso", "core"), core_s1))
+    cloudlet_numbers = (*sites, *([AT_MTSO] if mtso_cloud else []))
+    names = tuple(cloudlet_name(k) for k in cloudlet_numbers)
+    for k, name in zip(cloudlet_numbers, names, strict=True):
+        links += [
+            Link(f"gi-{name[1:]}", Port(name, "gi0"), Port(name, "gi1")),
+            Link(f"pvm-{name[1:]}", Port(name, "pvm0"), Port(name, "pvm1"), mtu=ACCESS_MTU),
+            Link(f"mgmt-{name[1:]}", Port(name, "mgmt0", (f"{cloudlet_mgmt(k)}/24",)), Port("mgmt", name)),
+        ]
     links += [
-        Link("s1-core", Port("mtso", "core"), Port("core", "s1", (f"{MME_S1}/24", f"{SGW_S1}/24"))),
-        Link("s5", Port("core", "s5", (f"{SGW_S5}/24",)), Port("pgw", "s5", (f"{PGW_S5}/24",)), delays.sgw_pgw),
+        Link(
+            "s5",
+            Port("core", "s5", (f"{SGW_S5}/24",)),
+            Port("pgw", "s5", (f"{PGW_S5}/24",)),
+            delays.sgw_pgw,
+            shape=shape("sgw_pgw"),
+        ),
         Link(
             "sgi",
             Port("pgw", "sgi", (f"{PGW_SGI}/24",)),
             Port("inet", "sgi", (f"{INTERNET_SGI}/24",)),
             delays.pgw_internet,
+            shape=shape("pgw_internet"),
         ),
         Link("mgmt-core", Port("core", "mgmt0", (f"{CORE_MGMT}/24",)), Port("mgmt", "core")),
     ]
-    site_ports = tuple(f"c{k}" for k in sites)
+    s1_ports = tuple(f"c{k}" for k in sites)
     nodes = (
         Node(name="ue"),
         *(Node(name=f"enb{k}") for k in sites),
-        *(Node(name=f"c{k}") for k in sites),
-        Node(name="mtso", bridges=(("br-s1", (*site_ports, "core")),)),
+        *(Node(name=name) for name in names),
+        Node(name="mtso", bridges=(("br-s1", (*s1_ports, "core")),)),
         Node(name="core", addresses=(("lo", f"{MME_S11}/32"), ("lo", f"{SGW_S11}/32"))),
         Node(name="pgw", routes=(f"default via {INTERNET_SGI}",), forwards=True),
         Node(name="inet", addresses=(("lo", f"{INTERNET_SERVER}/32"),), routes=(f"{UE_POOL} via {PGW_SGI}",)),
-        Node(name="mgmt", addresses=(("br-mgmt", f"{BROKER_MGMT}/24"),), bridges=(("br-mgmt", (*site_ports, "core")),)),
+        Node(
+            name="mgmt",
+            addresses=(("br-mgmt", f"{BROKER_MGMT}/24"),),
+            bridges=(("br-mgmt", (*names, "core")),),
+        ),
     )
     return Topology(nodes, tuple(links))
 
@@ -201,6 +275,18 @@ class RunningTopology:
         finally:
             await self._remove_namespaces()
 
+    async def cut(self, name: str, *, mend: bool = False) -> None:
+        """Cut a link that runs through the delay node, or mend it: its ends keep addresses and routes.
+
+        :raises AdapterError: no such link, or it has no delay
+        """
+        found = [link for link in self.topology.links if link.name == name and link.shaped is not None]
+        if not found:
+            raise AdapterError(f"there is no link {name!r} that runs through the delay node")
+        state = "up" if mend else "down"
+        lines = (f"link set {device} {state}" for device in _delay_devices(found[0]))
+        await netns.ip_batch(lines, self.namespace(DELAY_NODE))
+
     async def _remove_namespaces(self) -> None:
         await netns.delete(await netns.existing(self.prefix))
 
@@ -217,7 +303,7 @@ class RunningTopology:
         """The veth pairs of a link: one, or two that meet in the delay namespace."""
         ends = [(self.namespace(port.node), port.device) for port in (link.a, link.b)]
         macs = [netns.stable_mac(port.node, port.device) for port in (link.a, link.b)]
-        if link.delay_ms == 0:
+        if link.shaped is None:
             yield netns.veth(ends[0], ends[1], mtu=link.mtu, a_mac=macs[0], b_mac=macs[1])
             return
         inside = self.namespace(DELAY_NODE)
@@ -244,14 +330,14 @@ class RunningTopology:
         await netns.run_in(self.namespace(node.name), "sh", stdin=script)
 
     async def _configure_delays(self) -> None:
-        delayed = [link for link in self.topology.links if link.delay_ms > 0]
+        delayed = [(link, shape) for link in self.topology.links if (shape := link.shaped) is not None]
         namespace = self.namespace(DELAY_NODE)
-        devices = [device for link in delayed for device in _delay_devices(link)]
+        devices = [device for link, _ in delayed for device in _delay_devices(link)]
         script = "set -e\n" + netns.offloads_off(devices) + "".join(f"ip link set {device} up\n" for device in devices)
         await netns.run_in(namespace, "sh", stdin=script)
         links = [
-            DelayLink(name=link.name, a=a, b=b, delay_ms=link.delay_ms)
-            for link, (a, b) in ((link, _delay_devices(link)) for link in delayed)
+            DelayLink(name=link.name, a=a, b=b, shape=shape)
+            for link, shape, (a, b) in ((link, shape, _delay_devices(link)) for link, shape in delayed)
         ]
         self._delays = DelayLinks(namespace, links, self.directory)
         await self._delays.start(self.engine)

@@ -17,6 +17,7 @@ import pytest
 from mobiscud.core.errors import AdapterError
 from testbed import netns
 from testbed.delay import DelayLink, DelayLinks, netem_works
+from testbed.delay_queue import Shape
 from testbed.netns_socket import inside
 from testbed.sweep import RunDirectory
 from testbed.topology import namespace_prefix
@@ -47,7 +48,7 @@ class Wire:
         self.links = self.delay_links()
 
     def delay_links(self, *, capacity: int = 2000) -> DelayLinks:
-        link = DelayLink(name="wire", a="w-a", b="w-b", delay_ms=DELAY_MS, capacity=capacity)
+        link = DelayLink(name="wire", a="w-a", b="w-b", shape=Shape(delay_ms=DELAY_MS), capacity=capacity)
         return DelayLinks(self.middle, [link], self.directory)
 
     async def build(self) -> None:
@@ -164,7 +165,7 @@ async def test_full_queue_drops_and_counts(wire: Wire) -> None:
 
 
 async def test_missing_device_is_told(wire: Wire) -> None:
-    link = DelayLink(name="wire", a="w-a", b="nowhere", delay_ms=1)
+    link = DelayLink(name="wire", a="w-a", b="nowhere", shape=Shape(delay_ms=1))
     broken = DelayLinks(wire.middle, [link], wire.directory)
 
     with pytest.raises(AdapterError, match="cannot open nowhere"):

@@ -9,17 +9,23 @@ import pytest
 from mobiscud.core.errors import SetupError
 from testbed import delay
 from testbed.delay import DelayLink
+from testbed.delay_queue import Shape
 
 
 def test_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:
     links = [
-        DelayLink(name="uu1", a="uu1-a", b="uu1-b", delay_ms=4.5),
-        DelayLink(name="s5", a="x", b="y", delay_ms=18, capacity=7),
+        DelayLink(name="uu1", a="uu1-a", b="uu1-b", shape=Shape(delay_ms=4.5)),
+        DelayLink(
+            name="s5", a="x", b="y", shape=Shape(delay_ms=18, jitter_ms=1, loss_percent=0.5, rate_mbit_s=10), capacity=7
+        ),
     ]
     delay.write_config(tmp_path / "delay.json", links, tmp_path / "stats.json")
 
     assert delay.read_config(tmp_path / "delay.json") == (links, tmp_path / "stats.json")
-    assert links[0].delay_ns == 4_500_000
+    assert [link.netem for link in links] == [
+        "delay 4.5ms limit 2000",
+        "delay 18ms 1ms loss 0.5% rate 10mbit limit 7",
+    ]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"links": [{"name": "uu1"}], "stats": "x"}', '{"links": []}'])

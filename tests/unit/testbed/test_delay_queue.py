@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.delay_queue import NEVER, DelayQueue
+from testbed.delay_queue import NEVER, DelayQueue, Shape
 
 DELAY = 4_000_000
+MS = 1_000_000
+
+
+def make(capacity: int, **shape: float) -> DelayQueue:
+    return DelayQueue(Shape(**{"delay_ms": 4, **shape}), capacity, random.Random(1).random)
 
 
 def drain(queue: DelayQueue, now: int) -> list[bytes]:
@@ -18,7 +25,7 @@ def drain(queue: DelayQueue, now: int) -> list[bytes]:
 
 
 def test_frame_leaves_its_delay_after_it_came() -> None:
-    queue = DelayQueue(DELAY, capacity=10)
+    queue = make(capacity=10)
     queue.push(b"frame", arrived=1000)
 
     assert queue.next_due == 1000 + DELAY
@@ -28,7 +35,7 @@ def test_frame_leaves_its_delay_after_it_came() -> None:
 
 
 def test_late_look_releases_everything_due_in_order() -> None:
-    queue = DelayQueue(DELAY, capacity=10)
+    queue = make(capacity=10)
     for number in range(5):
         queue.push(bytes([number]), arrived=number * 1000)
 
@@ -37,7 +44,7 @@ def test_late_look_releases_everything_due_in_order() -> None:
 
 
 def test_full_queue_drops_the_newcomer_and_counts_it() -> None:
-    queue = DelayQueue(DELAY, capacity=2)
+    queue = make(capacity=2)
     for frame in (b"a", b"b", b"c"):
         queue.push(frame, arrived=0)
 
@@ -48,7 +55,7 @@ def test_full_queue_drops_the_newcomer_and_counts_it() -> None:
 
 
 def test_earlier_time_stamp_does_not_overtake() -> None:
-    queue = DelayQueue(DELAY, capacity=10)
+    queue = make(capacity=10)
     queue.push(b"first", arrived=2000)
     queue.push(b"second", arrived=1000)
 
@@ -58,7 +65,7 @@ def test_earlier_time_stamp_does_not_overtake() -> None:
 
 @given(st.lists(st.integers(0, 10_000_000), max_size=50), st.integers(0, 1_000_000))
 def test_order_is_kept_and_nothing_leaves_early(arrivals: list[int], step: int) -> None:
-    queue = DelayQueue(DELAY, capacity=100)
+    queue = make(capacity=100)
     for number, arrived in enumerate(arrivals):
         queue.push(bytes([number]), arrived)
 
@@ -71,3 +78,38 @@ def test_order_is_kept_and_nothing_leaves_early(arrivals: list[int], step: int) 
             assert arrivals[frame[0]] + DELAY <= due <= now
             out.append(frame)
     assert out == [bytes([number]) for number in range(len(arrivals))]
+
+
+def test_jitter_spreads_the_delay_both_ways_and_keeps_order() -> None:
+    queue = make(capacity=5000, jitter_ms=2)
+    apart = 10 * MS
+    for number in range(2000):
+        queue.push(number.to_bytes(2), arrived=number * apart)
+    dues = []
+    while queue.next_due != NEVER:
+        popped = queue.pop(queue.next_due)
+        assert popped is not None
+        dues.append(popped[0])
+    delays = sorted(due - number * apart for number, due in enumerate(dues))
+    assert dues == sorted(dues)
+    assert 2 * MS <= delays[0] < 2.1 * MS
+    assert 5.9 * MS < delays[-1] <= 6 * MS
+    assert abs(delays[1000] - 4 * MS) < 0.2 * MS
+
+
+def test_loss_takes_its_share_and_counts_it() -> None:
+    queue = make(capacity=20_000, loss_percent=5)
+    for _ in range(10_000):
+        queue.push(b"frame", arrived=0)
+    assert 400 < queue.lost < 600
+    assert len(drain(queue, DELAY)) == 10_000 - queue.lost
+    assert queue.dropped == 0
+
+
+def test_rate_spaces_frames_by_the_time_each_takes() -> None:
+    queue = make(capacity=10, rate_mbit_s=8)  # an octet takes a microsecond
+    for _ in range(3):
+        queue.push(bytes(1000), arrived=0)
+    queue.push(bytes(500), arrived=10 * MS)
+    dues = [popped[0] for popped in (queue.pop(1 << 62) for _ in range(4)) if popped is not None]
+    assert dues == [DELAY + MS, DELAY + 2 * MS, DELAY + 3 * MS, DELAY + 10 * MS + MS // 2]
