@@ -7,10 +7,11 @@ cd "$(dirname "$0")/.."
 
 # openvswitch-switch: the switches; libvirt-daemon, qemu-system-x86: the hypervisors; mosquitto: the broker;
 # clang, libbpf-dev, bpftool: the datapath program; busybox-static, cpio, linux image (fetched, not installed): the
-# guest; tshark, tcpdump: the tests' second opinion; the rest: tools for namespaces and for building.
+# guest; librsvg2-bin: plots as PNG; tshark, tcpdump: the tests' second opinion; the rest: tools for namespaces and for
+# building.
 PACKAGES="openvswitch-switch libvirt-daemon libvirt-dev libvirt-clients qemu-system-x86 qemu-utils mosquitto
-    clang llvm libbpf-dev linux-libc-dev bpftool busybox-static cpio tshark tcpdump ethtool iproute2 iputils-ping
-    kmod procps util-linux gcc libc6-dev pkg-config python3 python3-dev python3-venv"
+    clang llvm libbpf-dev linux-libc-dev bpftool busybox-static cpio librsvg2-bin tshark tcpdump ethtool iproute2
+    iputils-ping kmod procps util-linux gcc libc6-dev pkg-config python3 python3-dev python3-venv"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 

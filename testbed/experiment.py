@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
-from collections.abc import Callable, Iterable
+import signal
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,13 +22,14 @@ import yaml
 
 from epc_monitor.identity import UeKeys
 from mobiscud.bus import topics
-from mobiscud.bus.cloudevents import decode, encode
+from mobiscud.bus.cloudevents import TYPE_PREFIX, decode, encode
 from mobiscud.bus.mqtt import Broker, MqttBus
 from mobiscud.core.config import BusConfig
 from mobiscud.core.errors import AdapterError, DecodeError
 from mobiscud.core.ids import Imsi, UeKey
 from testbed import priority, sweep
 from testbed.cloudlet_host import CloudletHost
+from testbed.delay_node import DirectionStats
 from testbed.guest import image
 from testbed.mosquitto import Mosquitto
 from testbed.node_configs import MONITOR, SITE, Places, epc, nodes, ran
@@ -54,7 +57,9 @@ class RunningTestbed:
         self.out = out
         self.events: list[dict[str, Any]] = []
         """Every event on the bus, in the order of arrival."""
-        self._say = say
+        self.delay_stats: list[DirectionStats] = []
+        """What the delay node counted, once the testbed is down."""
+        self.say = say
         self._stack = contextlib.AsyncExitStack()
         self._arrived = asyncio.Event()
         self._online: set[str] = set()
@@ -82,7 +87,7 @@ class RunningTestbed:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._say("taking everything down")
+        self.say("taking everything down")
         await self._stack.aclose()
 
     # Up ----------------------------------------------------------------------------------------------------------
@@ -90,9 +95,9 @@ class RunningTestbed:
     async def _up(self) -> None:
         swept = await sweep.sweep()
         if swept:
-            self._say(f"swept what earlier runs left: {swept}")
+            self.say(f"swept what earlier runs left: {swept}")
         self.out.mkdir(parents=True, exist_ok=True)
-        self._say("building the guest image (cached after the first time)")
+        self.say("building the guest image (cached after the first time)")
         self._image = await asyncio.to_thread(image.build)
         self._run = sweep.RunDirectory.create()
         self._stack.push_async_callback(self._run.remove)
@@ -100,17 +105,17 @@ class RunningTestbed:
         self._logs.mkdir()
         self._stack.callback(self._keep_logs)
 
-        self._say("building the network: namespaces, links, delays")
+        self.say("building the network: namespaces, links, delays")
         setting = self.setting
         topology = paper_topology(
             setting.delays, setting.cloudlets, mtso_cloud=bool(setting.mtso_ues), shapes=setting.shapes
         )
         self.network = RunningTopology(topology, self._run.run, self._run.path / "network")
-        self._stack.push_async_callback(self.network.down)
+        self._stack.push_async_callback(self._network_down)
         await self.network.up()
-        self._say(f"delays are made by {self.network.delay_engine}")
+        self.say(f"delays are made by {self.network.delay_engine}")
 
-        self._say("starting the broker, the hypervisors and the switches")
+        self.say("starting the broker, the hypervisors and the switches")
         self.broker = await self._stack.enter_async_context(Mosquitto(self._run.path / "mosquitto"))
         self.hosts = {k: self._host(k) for k in self._numbers}
         for host in self.hosts.values():
@@ -119,11 +124,14 @@ class RunningTestbed:
         self.switches = {k: await self._switch(k) for k in self._numbers}
 
         await self._listen()
-        self._say("starting the controllers and the monitor")
+        self.say("starting the controllers and the monitor")
         self.nodes = {name: await self._node(name, config) for name, config in self._node_configs().items()}
         await self._until(lambda: self._online >= set(self.nodes), ONLINE_LIMIT_S, self._who_is_missing)
-        self._say("starting the EPC and the RAN")
+        self.say("starting the EPC and the RAN")
         await self._start_network_functions()
+
+    async def _network_down(self) -> None:
+        self.delay_stats = await self.network.down()
 
     def _host(self, number: int) -> CloudletHost:
         return CloudletHost(
@@ -184,7 +192,7 @@ class RunningTestbed:
         switches = (switch.pid for switch in self.switches.values())
         children = (child.pid for child in (*functions, *self.nodes.values()))
         if not priority.prefer([self.broker.pid, *switches, *children]):
-            self._say("real-time priority is not granted: times depend on what else this machine does")
+            self.say("real-time priority is not granted: times depend on what else this machine does")
 
     # While it is up ----------------------------------------------------------------------------------------------
 
@@ -194,37 +202,71 @@ class RunningTestbed:
         self._stack.push_async_callback(child.stop)
         return child
 
-    async def restart_node(self, name: str) -> None:
-        """Kill a node as the kernel would, without a word, and start it again."""
+    async def restart_node(self, name: str, after_s: float = 0.0) -> None:
+        """Kill a node as the kernel would, without a word, and start it again ``after_s`` after it is missed."""
         self.nodes[name].kill()
         await self.nodes[name].wait()
         await self._until(lambda: name not in self._online, ONLINE_LIMIT_S, lambda: f"{name} is not missed")
+        await asyncio.sleep(after_s)
         self.nodes[name] = await self._start_node(name)
         await self._until(lambda: name in self._online, ONLINE_LIMIT_S, self._who_is_missing)
+
+    async def kill(self, part: str, for_s: float) -> None:
+        """Kill a part and start it again ``for_s`` later.
+
+        ``part``: a node's name, ``broker``, ``switch:cN``, ``libvirt:cN``.
+
+        :raises AdapterError: it does not come up again
+        """
+        kind, _, place = part.partition(":")
+        if kind == "broker":
+            await self.broker.stop(kill=True)
+            await asyncio.sleep(for_s)
+            await self.broker.start()
+        elif kind == "switch":
+            switch = self.switches[int(place.removeprefix("c"))]
+            os.kill(switch.pid, signal.SIGKILL)
+            await asyncio.sleep(for_s)
+            await switch.start_switch()
+        elif kind == "libvirt":
+            host = self.hosts[int(place.removeprefix("c"))]
+            await host.kill_daemon()
+            await asyncio.sleep(for_s)
+            await host.start_daemon()
+        else:
+            await self.restart_node(part, for_s)
 
     def prefer_guests(self) -> None:
         """Let the personal VMs that run now, and do not work all the time, run first too."""
         priority.prefer(guest for host in self.hosts.values() for guest in priority.guests_of(host.init_pid))
 
     async def event(self, kind: str, *, after: int, within_s: float, **expected: Any) -> int:
-        """Wait for an event of the UE of type ``kind`` whose data has ``expected``; returns its place in ``events``.
+        """Wait for an event of type ``kind`` whose data has ``expected``; returns its place in ``events``.
 
         ``after``: only from this place on.
 
         :raises AdapterError: it did not come in time
         """
+        return await self.any_event((kind,), after=after, within_s=within_s, **expected)
+
+    async def any_event(self, kinds: Sequence[str], *, after: int, within_s: float, **expected: Any) -> int:
+        """Wait for an event of one of these types, as :meth:`event` does."""
+        types = {f"{TYPE_PREFIX}{kind}" for kind in kinds}
         found: list[int] = []
+        looked_at = after
 
         def come() -> bool:
-            for place in range(after, len(self.events)):
+            nonlocal looked_at
+            for place in range(looked_at, len(self.events)):
                 event = self.events[place]
                 data = event["data"]
-                if event["type"].endswith(f".{kind}") and all(data.get(k) == v for k, v in expected.items()):
+                if event["type"] in types and all(data.get(k) == v for k, v in expected.items()):
                     found.append(place)
                     return True
+            looked_at = len(self.events)
             return False
 
-        wanted = ", ".join([kind, *(f"{k}={v}" for k, v in expected.items())])
+        wanted = ", ".join([" or ".join(kinds), *(f"{k}={v}" for k, v in expected.items())])
         await self._until(come, within_s, lambda: f"no event {wanted} within {within_s:g} s; {self._deaths()}")
         return found[0]
 

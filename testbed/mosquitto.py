@@ -41,7 +41,12 @@ class Mosquitto:
         return self._process.pid if self._process else 0
 
     async def __aenter__(self) -> Self:
-        """Start, and wait until it listens.
+        """As :meth:`start`."""
+        await self.start()
+        return self
+
+    async def start(self) -> None:
+        """Start, also after it was stopped, and wait until it listens.
 
         :raises SetupError: it is not installed, or does not start
         """
@@ -70,7 +75,6 @@ class Mosquitto:
         except TimeoutError:
             await self.stop()
             raise SetupError(f"mosquitto does not listen: see {self.directory / 'mosquitto.log'}") from None
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -66,6 +66,14 @@ class RanClient:
         """Leave the network."""
         return await self._ask(do="detach", ue=ue, switch_off=switch_off)
 
+    async def tau(self, ue: str, *, active: bool = False) -> Truth:
+        """Update the tracking area; ``active`` keeps the connection."""
+        return await self._ask(do="tau", ue=ue, active=active)
+
+    async def bearer(self, ue: str, *, qci: int = 1, release: bool = False) -> Truth:
+        """Have the network set a dedicated bearer up, or release it."""
+        return await self._ask(do="bearer", ue=ue, qci=qci, release=release)
+
     async def status(self) -> Truth:
         """All UEs, and what the user planes have counted."""
         return await self._ask(do="status")

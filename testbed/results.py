@@ -126,18 +126,20 @@ def load_events(path: Path) -> list[dict[str, Any]]:
         raise DecodeError(f"{path}: not JSON lines: {error}") from error
 
 
-def tell(events: Sequence[Mapping[str, Any]]) -> Story:
-    """Read the story of the UE that was handed over (or else attached) out of the events, in the order of time."""
+def tell(events: Sequence[Mapping[str, Any]], ue: str | None = None) -> Story:
+    """Read the story of a UE out of the events, in the order of time; without a name, of the one that was handed over
+    (or else attached)."""
     facts = _facts(events)
-    ue = next((f.data["ue"] for f in facts if f.kind in ("handover.completed", "ue.attached")), None)
+    if ue is None:
+        ue = next((f.data["ue"] for f in facts if f.kind in ("handover.completed", "ue.attached")), None)
     facts = [fact for fact in facts if fact.data.get("ue") in (ue, None)]
     names = _enb_names(facts)
     return Story(ue, tuple(facts), tuple(_handovers(facts, names)), tuple(_migrations(facts)), names)
 
 
-def compute(pings: Sequence[Ping], events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of ``results.json``; what cannot be known is ``None``."""
-    story = tell(events)
+def compute(pings: Sequence[Ping], events: Sequence[Mapping[str, Any]], ue: str | None = None) -> dict[str, Any]:
+    """What the pings to its personal VM and the events tell of a UE; what cannot be known is ``None``."""
+    story = tell(events, ue)
     blamed = _blame(pings, [*story.handovers, *story.migrations])
     return {
         "ue": story.ue,
@@ -331,6 +333,18 @@ def _outage_ms(pings: Sequence[Ping], interval: tuple[int, int]) -> float | None
     answers = sorted(ping.received_ns for ping in pings if ping.received_ns is not None)
     gaps = [b - a for a, b in itertools.pairwise(answers) if b > begin and a < end]
     return _rounded(max(gaps) / NS_PER_MS) if gaps else None
+
+
+def reordered(packets: Sequence[Ping]) -> set[int]:
+    """The packets that came back after one that was sent later (RFC 4737, type P reordered)."""
+    received = sorted((ping.received_ns, ping.seq) for ping in packets if ping.received_ns is not None)
+    newest = -1
+    late = set()
+    for _, number in received:
+        if number < newest:
+            late.add(number)
+        newest = max(newest, number)
+    return late
 
 
 def between_ms(begin: int | None, end: int | None) -> float | None:

@@ -185,6 +185,76 @@ def demo(out: Path, quick: bool, clean: bool, config_file: Path | None, log_leve
     experiment.run(out, quick=quick, clean_only=clean)
 
 
+@cli.group(short_help="Handover experiments that anyone can repeat.")
+def experiment() -> None:
+    """Run scenarios on the built-in testbed: UEs that move, what they send, what goes wrong, and the policy.
+
+    \b
+    What there is to run:     mobiscud experiment list
+    One of them, as a file:   mobiscud experiment show x2 > mine.yaml
+    Run it (as root):         mobiscud experiment run mine.yaml --out out/mine
+    Several side by side:     mobiscud experiment compare out/mine out/other
+    """
+
+
+@experiment.command("list", short_help="The scenarios that come with MobiScud.")
+@common
+def experiment_list(config_file: Path | None, log_level: str, log_format: str) -> None:
+    """List the scenarios that come with MobiScud: name, how long one run of all takes at least, what it is."""
+    prepare(config_file, log_level, log_format)
+    from testbed.scenario import experiment as engine
+
+    for name, source in engine.gallery().items():
+        scenario = source.scenario
+        runs = scenario.repetitions * len(scenario.runs)
+        click.echo(f"{name:16} {runs} x {scenario.duration_s:g} s  {scenario.title}")
+
+
+@experiment.command("show", short_help="Print a scenario, to begin one's own with.")
+@click.argument("scenario")
+@common
+def experiment_show(scenario: str, config_file: Path | None, log_level: str, log_format: str) -> None:
+    """Print a scenario of the gallery (or check a file and print it)."""
+    prepare(config_file, log_level, log_format)
+    from testbed.scenario import experiment as engine
+
+    click.echo(engine.find(scenario).text, nl=False)
+
+
+@experiment.command("run", short_help="Run a scenario (as root).")
+@click.argument("scenario")
+@click.option("--out", type=OUT_DIRECTORY, help="Where the results go; by default out/NAME.")
+@common
+def experiment_run(scenario: str, out: Path | None, config_file: Path | None, log_level: str, log_format: str) -> None:
+    """Run a SCENARIO: a YAML file, or a name that `experiment list` shows.
+
+    All variants and repetitions, each on a testbed of its own. Leaves raw data (CSV, JSON lines), results.json,
+    report.html and the plots as SVG and PNG in the directory, and nothing else on the machine, also when it is
+    interrupted or fails.
+    """
+    logs.configure("warning" if log_level == "info" else log_level, log_format)
+    if config_file is not None:
+        raise click.UsageError("an experiment makes its own configurations; --config does not apply")
+    from testbed.scenario import experiment as engine
+
+    source = engine.find(scenario)
+    engine.run(source, out or Path("out") / source.scenario.name)
+
+
+@experiment.command("compare", short_help="Several experiments in one report.")
+@click.argument("directories", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=OUT_DIRECTORY, default=Path("out/comparison"), show_default=True)
+@common
+def experiment_compare(
+    directories: tuple[Path, ...], out: Path, config_file: Path | None, log_level: str, log_format: str
+) -> None:
+    """Put experiments that were run side by side: every metric of every variant, with confidence intervals."""
+    prepare(config_file, log_level, log_format)
+    from testbed.scenario.compare import compare
+
+    click.echo(compare(directories, out))
+
+
 @cli.group(short_help="What MobiScud measures of itself.")
 def bench() -> None:
     """MobiScud's own measurements, each beside a yardstick measured in the same run.

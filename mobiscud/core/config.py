@@ -303,10 +303,11 @@ def parse(text: str) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError([_problem(e["loc"], e["type"], e["msg"]) for e in error.errors()]) from error
+        raise ConfigError([problem(e["loc"], e["type"], e["msg"]) for e in error.errors()]) from error
 
 
-def _problem(where: tuple[int | str, ...], kind: str, message: str) -> str:
+def problem(where: tuple[int | str, ...], kind: str, message: str) -> str:
+    """One error of pydantic's in our words: the path of the key, and why."""
     path = ""
     for step in where:
         path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step

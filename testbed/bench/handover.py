@@ -114,7 +114,7 @@ def crossings(stream: Sequence[Ping], kinds: Sequence[Kind], handovers: Sequence
     """Each handover with its share of the stream: what was sent from half-way since the one before on."""
     begins = [handover.begun for handover in handovers]
     bounds = [0, *((a + b) // 2 for a, b in itertools.pairwise(begins)), stream[-1].sent_ns + 1]
-    late = reordered(stream)
+    late = results.reordered(stream)
     found = []
     for kind, handover, (begin, end) in zip(kinds, handovers, itertools.pairwise(bounds), strict=True):
         share = [ping for ping in stream if begin <= ping.sent_ns < end]
@@ -123,25 +123,13 @@ def crossings(stream: Sequence[Ping], kinds: Sequence[Kind], handovers: Sequence
     return found
 
 
-def reordered(stream: Sequence[Ping]) -> set[int]:
-    """The packets that came back after one that was sent later (RFC 4737, type P reordered)."""
-    received = sorted((ping.received_ns, ping.seq) for ping in stream if ping.received_ns is not None)
-    newest = -1
-    late = set()
-    for _, number in received:
-        if number < newest:
-            late.add(number)
-        newest = max(newest, number)
-    return late
-
-
 def figures(stream: Sequence[Ping], made: Sequence[Crossing]) -> dict[str, Any]:
     """The figures of all handovers, and of each kind."""
     whole = {
         "handovers": len(made),
         "sent": len(stream),
         "lost": sum(ping.received_ns is None for ping in stream),
-        "reordered": len(reordered(stream)),
+        "reordered": len(results.reordered(stream)),
         **_times(made),
     }
     return whole | {kind: _share([crossing for crossing in made if crossing.kind == kind]) for kind in ("s1", "x2")}

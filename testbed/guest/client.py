@@ -39,12 +39,13 @@ class GuestInfo:
 
 
 class GuestClient:
-    """The guest at ``address``, as seen from ``namespace``.
+    """The guest at ``address``, as seen from ``namespace``, and there from the address ``source`` where one is named.
 
     Every method raises ``AdapterError`` when there is no whole answer within ``timeout_s``.
     """
 
-    def __init__(self, namespace: str, address: str, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, namespace: str, address: str, *, timeout_s: float = 5.0, source: str | None = None) -> None:
+        self._source = source
         self._namespace = namespace
         self._address = address
         self._timeout_s = timeout_s
@@ -92,6 +93,8 @@ class GuestClient:
         loop = asyncio.get_running_loop()
         with socket_in(self._namespace, socket.AF_INET, socket.SOCK_STREAM) as connection:
             try:
+                if self._source is not None:
+                    connection.bind((self._source, 0))
                 async with asyncio.timeout(self._timeout_s):
                     await loop.sock_connect(connection, (self._address, CONTROL_PORT))
                     await loop.sock_sendall(connection, f"{line}\n".encode())

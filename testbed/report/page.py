@@ -42,26 +42,37 @@ class RunData:
     delay_stats: Sequence[DirectionStats] = ()
     delays: Delays = field(default_factory=Delays)
     scenario: str = "demo"
+    title: str = "A personal VM that follows its user"
+    story: Story | None = None
+    """What the events tell of this UE, where it is not the first that was handed over."""
 
 
 def write(out: Path, run: RunData) -> Path:
-    """Write ``report.html`` and the plots into ``out``; returns the page's path."""
+    """Write ``report.html`` and the plots of one run into ``out``; returns the page's path."""
+    return write_page(out, run, {})
+
+
+def write_page(out: Path, run: RunData, more: Mapping[str, Drawing], *, before: str = "", after: str = "") -> Path:
+    """The same, with ``more`` plots as files, and sections of HTML ``before`` and ``after`` those of the run."""
     out.mkdir(parents=True, exist_ok=True)
-    story = tell(run.events)
+    story = run.story or tell(run.events)
     commit = machine.commit()
     date = _date(run.pings)
     plots = _plots(run, story, caption=f"scenario {run.scenario} · commit {commit} · {date}")
-    for name, drawing in plots.items():
+    for name, drawing in {**plots, **more}.items():
         (out / f"{name}.svg").write_text(drawing.render_file())
-    page = Template(_resource("page.html")).substitute(
+    page = Template(resource("page.html")).substitute(
+        title=escape(run.title),
         scenario=escape(run.scenario),
         date=date,
         commit=escape(commit),
         ue=escape(run.ue),
-        page_css=_resource("page.css"),
+        page_css=resource("page.css"),
         plot_css=style_sheet(),
-        page_js=_resource("page.js"),
+        page_js=resource("page.js"),
         tiles=_tiles(run),
+        before=before,
+        after=after,
         interval=_interval(run.pings),
         around=f"{AROUND_NS // NS_PER_MS} ms",
         rtt_plot=plots["rtt"].render(),
@@ -69,7 +80,7 @@ def write(out: Path, run: RunData) -> Path:
             f"<figure>{drawing.render()}</figure>" for name, drawing in plots.items() if name not in ("rtt", "ladder")
         ),
         ladder=plots["ladder"].render(),
-        paper_table=_paper_table(run),
+        paper_section="" if before else _paper_section(run),
         phase_table=_phase_table(run.results),
         handover_table=_handover_table(run.results),
         migration_table=_migration_table(run.results),
@@ -81,6 +92,18 @@ def write(out: Path, run: RunData) -> Path:
     path = out / "report.html"
     path.write_text(page)
     return path
+
+
+def _paper_section(run: RunData) -> str:
+    return f"""<section>
+<h2>Beside the paper</h2>
+<p>Wang and others, <i>MobiScud: A Fast Moving Personal Cloud in the Mobile Network</i> (AllThingsCellular 2015),
+section 4, on the PhantomNet testbed with Xen. The set delays alone are what the links' delays add up to, with nothing
+else in the way.</p>
+<div class="scroll">
+{_paper_table(run)}
+</div>
+</section>"""
 
 
 def _plots(run: RunData, story: Story, caption: str) -> dict[str, Drawing]:
@@ -169,7 +192,7 @@ def _paper_table(run: RunData) -> str:
         rows.append(
             (f"Downtime {name}", NOTHING, _paper_seconds(downtime), _seconds(migration["downtime_ms"]), NOTHING)
         )
-    return _table("", ("", "set delays alone", "paper", "here (median)", "above the set delays"), rows, main=3)
+    return table("", ("", "set delays alone", "paper", "here (median)", "above the set delays"), rows, main=3)
 
 
 def _phase_table(found: Mapping[str, Any]) -> str:
@@ -183,7 +206,7 @@ def _phase_table(found: Mapping[str, Any]) -> str:
         )
         for phase in found["phases"]
     ]
-    return _table(
+    return table(
         "Phases of the ping to the VM", ("phase", "median RTT, ms", "99th percentile, ms", "sent", "lost"), rows, main=1
     )
 
@@ -199,7 +222,7 @@ def _handover_table(found: Mapping[str, Any]) -> str:
         )
         for h in found["handovers"]
     ]
-    return _table("Handovers", ("handover", "prepare, ms", "path, ms", "outage, ms", "lost"), rows, main=2)
+    return table("Handovers", ("handover", "prepare, ms", "path, ms", "outage, ms", "lost"), rows, main=2)
 
 
 def _migration_table(found: Mapping[str, Any]) -> str:
@@ -214,20 +237,22 @@ def _migration_table(found: Mapping[str, Any]) -> str:
         for m in found["migrations"]
     ]
     heads = ("migration", "total, ms", "stood still, ms", "outage, ms", "lost")
-    return _table("Migrations", heads, rows, main=2)
+    return table("Migrations", heads, rows, main=2)
 
 
-def _table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, main: int) -> str:
-    """``main``: the column that matters most."""
-    lines = ["<table>", f"<caption>{escape(caption)}</caption>" if caption else ""]
-    lines.append("<tr>" + "".join(f"<th>{escape(head)}</th>" for head in heads) + "</tr>")
-    for row in rows:
-        cells = (
-            f'<td class="main">{cell}</td>' if n == main else f"<td>{cell}</td>"
-            for n, cell in enumerate(map(escape, row))
+def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, main: int, words: int = 1) -> str:
+    """``main``: the column that matters most; the first ``words`` columns hold words."""
+    css = ["words" if n < words else "main" if n == main else "" for n in range(len(heads))]
+
+    def line(kind: str, cells: Sequence[str]) -> str:
+        marked = (
+            f'<{kind} class="{name}">{escape(cell)}</{kind}>' if name else f"<{kind}>{escape(cell)}</{kind}>"
+            for name, cell in zip(css, cells, strict=True)
         )
-        lines.append("<tr>" + "".join(cells) + "</tr>")
-    return "\n".join([*lines, "</table>"])
+        return "<tr>" + "".join(marked) + "</tr>"
+
+    head = [f"<caption>{escape(caption)}</caption>"] if caption else []
+    return "\n".join(["<table>", *head, line("th", heads), *(line("td", row) for row in rows), "</table>"])
 
 
 def _delay_note(run: RunData) -> str:
@@ -289,5 +314,6 @@ def _date(pings: Sequence[Ping]) -> str:
     return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """A file of this package."""
     return resources.files("testbed.report").joinpath(name).read_text()

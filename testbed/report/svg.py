@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from html import escape
 from importlib import resources
@@ -85,7 +86,7 @@ class Drawing:
         )
         yield f"<title>{escape(self._title)}</title>"
         if standalone:
-            yield f"<style>{style_sheet()}</style>"
+            yield f"<style>{print_style_sheet()}</style>"
             yield '<rect class="ground" width="100%" height="100%"/>'
         yield from self._parts
         yield "</svg>"
@@ -97,6 +98,16 @@ class Drawing:
 def style_sheet() -> str:
     """The colours and lines of all plots."""
     return resources.files("testbed.report").joinpath("plot.css").read_text()
+
+
+def print_style_sheet() -> str:
+    """The same for a file, in the colours of print and without variables: programs that are no browsers read it too."""
+    sheet = style_sheet()
+    printed = re.search(r"@media print \{ \.plot \{(.*?)\} \}", sheet, re.DOTALL)
+    plain = re.sub(r"@media .*?\} \}\n", "", sheet, flags=re.DOTALL)
+    colours = dict(re.findall(r"(--[a-z0-9]+): ([^;]+);", plain + (printed[1] if printed else "")))
+    plain = re.sub(r"--[a-z0-9]+: [^;]+;\s*", "", plain)
+    return re.sub(r"var\((--[a-z0-9]+)\)", lambda name: colours[name[1]], plain)
 
 
 def text_width(content: str, size: float = FONT_SIZE) -> float:

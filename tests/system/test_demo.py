@@ -56,7 +56,7 @@ def test_the_vm_follows_and_nothing_is_left(tmp_path: Path) -> None:
     before = traces()
     done = subprocess.run([*DEMO, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "the guest is the one it was" in done.stderr
+    assert "the guests are the ones they were" in done.stderr
     assert traces() - before == set()
 
     results = json.loads((tmp_path / "results.json").read_text())
@@ -70,6 +70,12 @@ def test_the_vm_follows_and_nothing_is_left(tmp_path: Path) -> None:
     assert [(m["from"], m["to"]) for m in results["migrations"]] == [("c1", "c2"), ("c2", "c3")]
     assert all(h["prepare_ms"] > 0 and h["path_ms"] > 0 for h in results["handovers"])
     assert all(m["total_ms"] > m["downtime_ms"] > 0 for m in results["migrations"])
+    curves = {curve["name"]: curve["segments"] for curve in results["curves"]}
+    assert [segment["label"] for segment in curves["follow"]] == PHASES
+    assert [segment["expected_ms"] for segment in curves["follow"]] == [8, 12, 8, 12, 8]
+    assert [segment["expected_ms"] for segment in curves["internet"]] == [70, 70, 70]
+    assert (tmp_path / "curves.svg").exists()
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert results["internet"]["sent"] > 0
     assert results["internet"]["lost"] < results["internet"]["sent"] / 10, "other traffic flows on"
     page = (tmp_path / "report.html").read_text()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from testbed.bench import handover
-from testbed.bench.handover import crossings, figures, reordered
-from testbed.results import Handover, Ping, quantiles
+from testbed.bench.handover import crossings, figures
+from testbed.results import Handover, Ping, quantiles, reordered
 
 MS = 1_000_000
 NONE: Mapping[int, int] = {}
