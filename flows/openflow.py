@@ -36,6 +36,8 @@ ATOMIC_ORDERED = of.ONF_BF_ATOMIC | of.ONF_BF_ORDERED
 
 
 XID_LIMIT = 1 << 32
+BARE = struct.Struct("!BBHI")
+BUNDLE_CONTROL = struct.Struct("!BBHIIIIHH")  # EXT-230, ONF_ET_BUNDLE_CONTROL
 IN_BUNDLE = struct.Struct("!BBHIIIIxxH")  # EXT-230, ONF_ET_BUNDLE_ADD_MESSAGE, up to the message
 
 
@@ -84,10 +86,11 @@ class OpenFlowChannel:
         mods = [flow_mod(change, self.ports, batch.first + number) for number, change in enumerate(changes)]
         self._batches.append(batch)
         try:
-            self._send(self._bundle_control(bundle, of.ONF_BCT_OPEN_REQUEST))
-            self._writer.write(b"".join(_in_bundle(bundle, batch.first + i, mod) for i, mod in enumerate(mods)))
-            await self._ask(self._bundle_control(bundle, of.ONF_BCT_COMMIT_REQUEST))
-            await self.barrier()
+            xid = self._take_xids(3)
+            octets = [_bundle_control(bundle, xid, of.ONF_BCT_OPEN_REQUEST)]
+            octets += (_in_bundle(bundle, batch.first + i, mod) for i, mod in enumerate(mods))
+            octets += _bundle_control(bundle, xid + 1, of.ONF_BCT_COMMIT_REQUEST), _barrier(xid + 2)
+            await self._answers(b"".join(octets), (xid + 1, xid + 2))
         except AdapterError as error:
             raise AdapterError("; ".join(batch.errors) or str(error)) from error
         finally:
@@ -116,7 +119,9 @@ class OpenFlowChannel:
 
     async def barrier(self) -> None:
         """Return when everything sent before has been done (OpenFlow 1.3, 7.3.8)."""
-        await self._ask(parser.OFPBarrierRequest(self._version))
+        self._check()
+        xid = self._take_xids(1)
+        await self._answers(_barrier(xid), (xid,))
 
     async def read_ports(self) -> None:
         """Ask for the ports anew and fill ``ports``."""
@@ -124,9 +129,6 @@ class OpenFlowChannel:
         self.ports = {
             port.name.decode(errors="replace"): PortNo(port.port_no) for port in answer if port.port_no <= of.OFPP_MAX
         }
-
-    def _bundle_control(self, bundle: int, kind: int) -> Any:
-        return parser.ONFBundleCtrlMsg(self._version, bundle, kind, ATOMIC_ORDERED, [])
 
     def _check(self) -> None:
         if self.lost.is_set():
@@ -149,17 +151,30 @@ class OpenFlowChannel:
 
     async def _ask(self, message: Any) -> Any:
         self._check()
-        xid = self._send(message)
-        answer = self._waiting[xid] = asyncio.get_running_loop().create_future()
+        xid = self._take_xids(1)
+        message.set_xid(xid)
+        message.serialize()
+        (answer,) = await self._answers(message.buf, (xid,))
+        return answer
+
+    async def _answers(self, octets: bytes, xids: Sequence[int]) -> list[Any]:
+        """Send questions together, and wait for the answer to each."""
+        loop = asyncio.get_running_loop()
+        awaited = {xid: loop.create_future() for xid in xids}
+        self._waiting |= awaited
+        self._writer.write(octets)
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await self._drain()
-                return await answer
+                return [await answer for answer in awaited.values()]
         except TimeoutError as error:
             raise AdapterError(f"{self._target} did not answer within {ANSWER_TIMEOUT_S:g} s") from error
         finally:
-            self._waiting.pop(xid, None)
-            self._parts.pop(xid, None)
+            for xid, answer in awaited.items():
+                del self._waiting[xid]
+                self._parts.pop(xid, None)
+                if answer.done() and not answer.cancelled():
+                    answer.exception()  # seen, also of one that nobody came to wait for
 
     async def _drain(self) -> None:
         try:
@@ -215,6 +230,12 @@ class OpenFlowChannel:
         if kind == of.OFPT_MULTIPART_REPLY and data[HEADER_SIZE : HEADER_SIZE + 2] == FLOWS:
             more = int.from_bytes(data[HEADER_SIZE + 2 : HEADER_SIZE + 4]) & of.OFPMPF_REPLY_MORE
             self._take_part(xid, read_flows(data[MULTIPART_SIZE:]), bool(more))
+            return
+        if kind in (
+            of.OFPT_BARRIER_REPLY,
+            of.OFPT_EXPERIMENTER,
+        ):  # done, or a bundle's step is: no more is asked of them
+            self._answer(xid, None)
             return
         message = ofproto_parser.msg(self._version, version, kind, length, xid, data)
         if kind == of.OFPT_ERROR:
@@ -317,6 +338,16 @@ async def _open(target: str, tls: TlsFiles | None) -> tuple[asyncio.StreamReader
     raise ConfigError(
         f"switches: openflow: {target!r} is neither unix:PATH nor tcp:HOST:PORT, nor ssl:HOST:PORT with tls"
     )
+
+
+def _barrier(xid: int) -> bytes:
+    return BARE.pack(of.OFP_VERSION, of.OFPT_BARRIER_REQUEST, BARE.size, xid)
+
+
+def _bundle_control(bundle: int, xid: int, kind: int) -> bytes:
+    head = (of.OFP_VERSION, of.OFPT_EXPERIMENTER, BUNDLE_CONTROL.size, xid)
+    what = (ofproto_common.ONF_EXPERIMENTER_ID, of.ONF_ET_BUNDLE_CONTROL, bundle, kind, ATOMIC_ORDERED)
+    return BUNDLE_CONTROL.pack(*head, *what)
 
 
 def _in_bundle(bundle: int, xid: int, mod: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -26,8 +27,20 @@ from mobiscud.core.errors import AdapterError, ConfigError, DecodeError, SetupEr
 from mobiscud.core.ids import CloudletId, Cookie, UeKey
 
 RETRY_S = 0.5
+TOGETHER = 256
+"""UEs whose changes share one bundle, at most: it keeps the event loop busy for some ten milliseconds."""
 LINGER_S = 1.0  # Open vSwitch looks at each cached flow at least every 0.5 s (other_config:max-revalidator)
+DRAIN_S = 0.005  # what has just left its tunnel still has to come through Open vSwitch
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A path that one UE is to have, and who waits for it."""
+
+    ue: UeKey
+    rules: frozenset[Rule]
+    done: asyncio.Future[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,8 @@ class CloudletSwitch:
         self._occupied: dict[Slot, Rule] = {}
         self._lingering: dict[Slot, asyncio.TimerHandle] = {}
         self._changing = asyncio.Lock()
+        self._wanted: deque[_Wanted] = deque()
+        self._worker: asyncio.Task[None] | None = None
         self._generation = time.time_ns()
         self._channel: OpenFlowChannel | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -106,9 +121,17 @@ class CloudletSwitch:
         Safe to repeat. Returns when the switch has confirmed and the maps are written; new state first, old last.
         Open vSwitch's flow cache may follow its tables a millisecond later; both ways lead to the UE until it does.
 
+        What many UEs ask for while the switch is busy goes to it in one bundle; what it refuses, it refuses to one.
+
         :raises AdapterError: the switch refused a rule or is gone; what was done stays known, so apply again
         """
-        return (await self.apply_all({ue: path}))[ue]
+        rules = path_rules(ue, path, self._layout)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wanted.append(_Wanted(ue, rules, done))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work_off(), name=f"apply {self._config.cloudlet}")
+        await done
+        return _names(rules)
 
     async def apply_all(self, paths: Mapping[UeKey, PathSpec | None]) -> dict[UeKey, tuple[str, ...]]:
         """As ``apply``, for many UEs at once: one step of the switch for all that may happen at one moment.
@@ -117,9 +140,43 @@ class CloudletSwitch:
         """
         desired = {ue: path_rules(ue, path, self._layout) for ue, path in paths.items()}
         async with self._changing:
-            installed = [rule for ue in paths for rule in self._installed.get(ue_cookie(ue), {}).values()]
-            await self._carry_out(diff(frozenset().union(*desired.values()), installed))
-        return {ue: tuple(sorted(rule.id for rule in rules)) for ue, rules in desired.items()}
+            await self._bring_about(desired)
+        return {ue: _names(rules) for ue, rules in desired.items()}
+
+    async def _work_off(self) -> None:
+        """Bring about what is wanted, some UEs at a time, until nothing is."""
+        try:
+            while self._wanted:
+                async with self._changing:
+                    await self._together(self._next_wanted())
+        finally:
+            self._worker = None
+
+    def _next_wanted(self) -> list[_Wanted]:
+        """The next changes in their order, no two of one UE."""
+        chosen: dict[UeKey, _Wanted] = {}
+        while self._wanted and self._wanted[0].ue not in chosen and len(chosen) < TOGETHER:
+            wanted = self._wanted.popleft()
+            chosen[wanted.ue] = wanted
+        return list(chosen.values())
+
+    async def _together(self, changes: list[_Wanted]) -> None:
+        try:
+            await self._bring_about({wanted.ue: wanted.rules for wanted in changes})
+        except Exception as error:  # a fault of ours too: somebody waits for an answer
+            if len(changes) > 1:  # one of them is to blame, and the others shall not suffer
+                for wanted in changes:
+                    await self._together([wanted])
+            elif not changes[0].done.done():
+                changes[0].done.set_exception(error)
+        else:
+            for wanted in changes:
+                if not wanted.done.done():
+                    wanted.done.set_result(None)
+
+    async def _bring_about(self, desired: Mapping[UeKey, frozenset[Rule]]) -> None:
+        installed = [rule for ue in desired for rule in self._installed.get(ue_cookie(ue), {}).values()]
+        await self._carry_out(diff(frozenset().union(*desired.values()), installed))
 
     async def adopted(self, keep: Collection[UeKey]) -> int:
         """Remove every rule that belongs to none of these UEs, and say how many there were.
@@ -219,8 +276,12 @@ class CloudletSwitch:
             raise AdapterError(f"the switch of cloudlet {self._config.cloudlet!r} is not connected")
         for _, rules in groupby(plan.adds, key=type):
             await self._add(list(rules), self._channel)
-        for _, rules in groupby(plan.deletes, key=type):
+        closed = False
+        for kind, rules in groupby(plan.deletes, key=type):
+            if kind is FlowRule and closed:
+                await asyncio.sleep(DRAIN_S)
             await self._delete(list(rules), self._channel)
+            closed = kind is DecapRule
 
     async def _add(self, rules: list[Rule], channel: OpenFlowChannel) -> None:
         """Make rules of one kind, and keep account of them."""
@@ -257,6 +318,10 @@ class CloudletSwitch:
         del self._lingering[rule.slot]
         if rule.slot not in self._occupied:
             self._datapath.delete(rule)
+
+
+def _names(rules: Iterable[Rule]) -> tuple[str, ...]:
+    return tuple(sorted(rule.id for rule in rules))
 
 
 def _understood(flows: Iterable[FoundFlow], channel: OpenFlowChannel) -> tuple[list[FlowRule], list[FoundFlow]]:

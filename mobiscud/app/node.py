@@ -169,6 +169,7 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
     from flows.service import CloudletSwitch
     from migration.lifecycle import Notice, PvmResumed, PvmSuspended
     from migration.service import PersonalVmHost
+    from mobiscud.controller.inputs import HEARD
     from mobiscud.controller.journal import Journal
     from mobiscud.controller.offload_policy import OffloadPolicy
     from mobiscud.controller.service import CloudletController, Neighbourhood
@@ -221,11 +222,13 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
             hypervisor=hypervisor,
             requests=requests,
             journal=journal,
+            inlet=bus,
             publish=publisher.publish,
         )
         async with controller:
             await switch.adopted(controller.offloaded)
-            for topic_filter in topics.ALL_EVENTS:
-                await bus.subscribe(topic_filter, on_message)
+            for kind in HEARD:
+                await bus.subscribe(topics.of_type(kind), on_message)
+            await bus.subscribe(topics.ALL_UE_STATES, on_message)
             yield
             await requests.stop()

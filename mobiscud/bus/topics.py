@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from mobiscud.core.events import Event
+from mobiscud.core.events import Event, UeEvent
 from mobiscud.core.ids import UeKey
 
 ROOT: Final = "mobiscud/v1"
 ALL_UE_EVENTS: Final = f"{ROOT}/ue/+/+"
 ALL_EVENTS: Final = (ALL_UE_EVENTS, f"{ROOT}/site/+/event/+")
 STATE: Final = "state"
+ALL_UE_STATES: Final = f"{ROOT}/ue/+/{STATE}"
 
 
 def ue_state(ue: UeKey) -> str:
@@ -23,6 +24,11 @@ def of_event(event: Event, site: str) -> str:
     """Where an event goes: below its UE, or below the site when it concerns none."""
     ue = getattr(event, "ue", None)
     return f"{ROOT}/ue/{ue}/{event.TYPE}" if ue else f"{ROOT}/site/{site}/event/{event.TYPE}"
+
+
+def of_type(kind: type[Event]) -> str:
+    """The filter for all events of a type, of every UE or site."""
+    return f"{ROOT}/ue/+/{kind.TYPE}" if issubclass(kind, UeEvent) else f"{ROOT}/site/+/event/{kind.TYPE}"
 
 
 def health(site: str, node: str) -> str:

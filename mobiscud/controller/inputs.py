@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from mobiscud.core.commands import Moment
 from mobiscud.core.edge import DownlinkTunnel, UplinkTunnel
 from mobiscud.core.events import (
+    EnbConnected,
+    Event,
     HandoverCancelled,
     HandoverCompleted,
     HandoverExecuting,
     HandoverPrepared,
     HandoverRejected,
     PvmMigrated,
+    PvmMigrating,
     PvmMigrationFailed,
     PvmStarted,
     PvmStopped,
+    UeAttached,
+    UeConnected,
     UeDetached,
     UeEvent,
     UeIdle,
@@ -251,6 +257,26 @@ Input = (
     | MoveDue
     | StayedAway
 )
+
+
+HEARD: Final[tuple[type[Event], ...]] = (
+    EnbConnected,
+    UeAttached,
+    UeConnected,
+    HandoverPrepared,
+    HandoverExecuting,
+    HandoverCompleted,
+    HandoverRejected,
+    HandoverCancelled,
+    UeIdle,
+    UeDetached,
+    PvmStarted,
+    PvmMigrating,
+    PvmMigrated,
+    PvmMigrationFailed,
+    PvmStopped,
+)
+"""The events that tell a controller anything; it asks the bus for no others."""
 
 
 def read(event: UeEvent, cloudlet_of: Mapping[int, CloudletId], our_enbs: Iterable[str] = ()) -> Input | None:

@@ -2,12 +2,17 @@
 
 One row a UE, replaced at every step, in write-ahead mode: a step is remembered before its commands are carried out,
 and every command is safe to repeat. No IMSI is in it.
+
+What is written goes to the write-ahead log, which is memory's work; moving it from there into the database waits for
+the disk, so a thread of its own does that now and then.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -16,10 +21,12 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from mobiscud.controller.record import UeRecord
-from mobiscud.core.errors import SetupError
+from mobiscud.core.errors import AdapterError, SetupError
 from mobiscud.core.ids import UeKey
 
 VERSION: Final = 1
+CHECKPOINT_EVERY: Final = 2_000
+"""Records written between two checkpoints: some megabytes of log."""
 _RECORD: Final = TypeAdapter(UeRecord)
 
 log = structlog.get_logger(__name__)
@@ -31,6 +38,9 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._database: sqlite3.Connection | None = None
+        self._keeper: ThreadPoolExecutor | None = None
+        self._checkpointing: Future[None] | None = None
+        self._written = 0
 
     def __enter__(self) -> Self:
         """Open, or make.
@@ -43,15 +53,20 @@ class Journal:
             database = sqlite3.connect(self._path, isolation_level=None)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")  # survives our death; a power cut may cost the last steps
+            database.execute("PRAGMA wal_autocheckpoint = 0")  # that is for `_checkpoint`
             database.execute("CREATE TABLE IF NOT EXISTS ue (key TEXT PRIMARY KEY, version INTEGER, record TEXT)")
         except (OSError, sqlite3.Error) as error:
             raise SetupError(f"journal {self._path}: {_why(error)} (site.state_dir says where it lies)") from error
         self._database = database
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="journal")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._keeper is not None:
+            self._keeper.shutdown()
+            self._keeper = None
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -68,15 +83,45 @@ class Journal:
                 log.warning("record not understood, forgotten", ue=key, error=type(error).__name__)
         return found
 
-    def put(self, ue: UeKey, record: UeRecord) -> None:
-        """Remember a record."""
-        text = _RECORD.dump_json(record).decode()
-        self._opened().execute("INSERT OR REPLACE INTO ue VALUES (?, ?, ?)", (ue, VERSION, text))
+    def put(self, records: Mapping[UeKey, UeRecord]) -> None:
+        """Remember records, all or none of them.
+
+        :raises AdapterError: the disk is full, or fails
+        """
+        rows = [(ue, VERSION, _RECORD.dump_json(record).decode()) for ue, record in records.items()]
+        database = self._opened()
+        try:
+            with database:
+                database.execute("BEGIN")
+                database.executemany("INSERT OR REPLACE INTO ue VALUES (?, ?, ?)", rows)
+        except sqlite3.Error as error:
+            raise AdapterError(f"journal {self._path}: {error}") from error
+        self._written += len(rows)
+        if self._written >= CHECKPOINT_EVERY and (self._checkpointing is None or self._checkpointing.done()):
+            self._written = 0
+            self._checkpointing = self._keep().submit(_checkpoint, self._path)
+
+    def _keep(self) -> ThreadPoolExecutor:
+        if self._keeper is None:
+            raise ValueError("the journal is closed")
+        return self._keeper
 
     def _opened(self) -> sqlite3.Connection:
         if self._database is None:
             raise ValueError("the journal is closed")
         return self._database
+
+
+def _checkpoint(path: Path) -> None:
+    """Move what can be moved from the log into the database; who writes meanwhile is not held up."""
+    try:
+        database = sqlite3.connect(path)
+        try:
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        log.error("the journal's log cannot be cut short", journal=str(path), error=str(error))
 
 
 def _why(error: Exception) -> str:

@@ -8,16 +8,18 @@ UE by UE. Path changes are awaited inside the queue, so that what follows them f
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 import uuid
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 import structlog
 
+from mobiscud.controller.backlog import Backlog, Inlet, Queues
+from mobiscud.controller.commit import GroupCommit, Memory
 from mobiscud.controller.inputs import (
     DetourAsked,
     Halted,
@@ -74,8 +76,8 @@ from mobiscud.core.ue import Enb
 ANSWER_S: Final = 2.0
 """How long another controller may take to answer."""
 AGAIN_S: Final = 1.0
-BACKLOG_LIMIT: Final = 10_000
-"""Inputs that wait, all UEs together."""
+TOGETHER: Final = 1_000
+"""UEs whose paths are asked for again in one step, after a restart."""
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +87,9 @@ class PathPort(Protocol):
 
     async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
         """Make the path of the UE this one; returns the rules in force once they are confirmed."""
+
+    async def apply_all(self, paths: Mapping[UeKey, PathSpec | None]) -> Mapping[UeKey, tuple[str, ...]]:
+        """The same for many UEs at one moment, all or none of them."""
 
 
 class Moved(Protocol):
@@ -106,13 +111,6 @@ class PvmPort(Protocol):
     async def running(self) -> tuple[PvmId, ...]: ...
 
 
-class Memory(Protocol):
-    """What outlives the controller."""
-
-    def load(self) -> dict[UeKey, UeRecord]: ...
-    def put(self, ue: UeKey, record: UeRecord) -> None: ...
-
-
 class RequestPort(Protocol):
     """Question and answer with other controllers."""
 
@@ -120,6 +118,13 @@ class RequestPort(Protocol):
     async def ask(
         self, node: str, name: str, body: dict[str, Any], *, timeout_s: float, correlation: str | None = None
     ) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Retained:
+    """A place that the monitor's retained state tells: news only to a controller that was away."""
+
+    place: UeArrived | UeWentIdle
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,7 @@ class CloudletController:
         hypervisor: PvmPort,
         requests: RequestPort,
         journal: Memory,
+        inlet: Inlet,
         publish: Callable[[Event], None],
     ) -> None:
         self._around = neighbourhood
@@ -155,6 +161,7 @@ class CloudletController:
         self._hypervisor = hypervisor
         self._requests = requests
         self._journal = journal
+        self._commit = GroupCommit(journal)
         self._publish = publish
         self._absence_s = migration.absence_s
         self._records = {
@@ -163,8 +170,7 @@ class CloudletController:
         }
         self._ue_of = {pvm.id: ue for ue, pvm in subscribers.items()}
         self._our_enbs: set[str] = set()
-        self._backlog: dict[UeKey, deque[tuple[Input, asyncio.Future[str | None]]]] = {}
-        self._waiting = 0
+        self._queues: Queues[Input | _Retained] = Queues(self._handle, inlet)
         self._tasks: set[asyncio.Task[None]] = set()
         self._epoch = time.time_ns()
         self._deeds = 0
@@ -182,6 +188,7 @@ class CloudletController:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._queues.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -191,21 +198,48 @@ class CloudletController:
         """What is known of each subscriber now."""
         return self._records
 
+    @property
+    def backlog(self) -> Backlog:
+        """What waits to be dealt with."""
+        return self._queues.backlog
+
     async def _resume(self) -> None:
         remembered = {ue: record for ue, record in self._journal.load().items() if ue in self._records}
         running = set(await self._hypervisor.running()) if remembered else set()
+        standing: dict[UeKey, PathSpec | None] = {}
+        others: list[tuple[UeKey, Command]] = []
         for ue, record in remembered.items():
             current = self._records[ue]
             record = replace(record, pvm=current.pvm, here=current.here, lingers=current.lingers, keeps=current.keeps)
             record, commands = resume(record, runs_here=record.pvm.id in running)
             self._records[ue] = record
             self._our_enbs.update(uplink.enb_address for uplink in record.standby)
-            log.info("resumed", ue=ue, phase=record.phase)
+            log.debug("resumed", ue=ue, phase=record.phase)
             for command in commands:
+                if isinstance(command, SetPath) and command.announce is None:
+                    standing[ue] = command.path
+                else:
+                    others.append((ue, command))
+        for number in range(0, len(standing), TOGETHER):
+            await self._stand_again(dict(itertools.islice(standing.items(), number, number + TOGETHER)))
+        for ue, command in others:
+            try:
+                await self._carry_out(ue, self._records[ue], command)
+            except MobiScudError as error:
+                log.error("command failed", ue=ue, command=type(command).__name__, error=str(error))
+        if remembered:
+            log.info("resumed", ues=len(remembered), paths=len(standing))
+
+    async def _stand_again(self, paths: Mapping[UeKey, PathSpec | None]) -> None:
+        """Ask for the paths that stood: the switch learns whose they are, and mostly has nothing to do."""
+        try:
+            await self._switch.apply_all(paths)
+        except MobiScudError:  # one of them is to blame
+            for ue, path in paths.items():
                 try:
-                    await self._carry_out(ue, record, command)
+                    await self._switch.apply(ue, path)
                 except MobiScudError as error:
-                    log.error("command failed", ue=ue, command=type(command).__name__, error=str(error))
+                    log.error("path not resumed", ue=ue, error=str(error))
 
     @property
     def offloaded(self) -> frozenset[UeKey]:
@@ -228,11 +262,11 @@ class CloudletController:
 
     def on_state(self, event: UeEvent) -> None:
         """Where the monitor's retained state says a UE is: news only to a controller that was away."""
-        record = self._records.get(event.ue)
+        if event.ue not in self._records:
+            return
         place = read(event, self._around.cloudlet_of, sorted(self._our_enbs))
-        if record is not None and isinstance(place, UeArrived | UeWentIdle) and not already_known(record, place):
-            self._note_visit(event.ue, place)
-            self.submit(event.ue, place)
+        if isinstance(place, UeArrived | UeWentIdle):
+            self._queues.submit(event.ue, _Retained(place))  # what came before it may still wait
 
     def _note_visit(self, ue: UeKey, happened: Input) -> None:
         match happened:
@@ -260,17 +294,7 @@ class CloudletController:
 
     def submit(self, ue: UeKey, happened: Input) -> asyncio.Future[str | None]:
         """Queue an input of one UE. The future: None when it has been dealt with, or why it was refused."""
-        done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        if self._waiting >= BACKLOG_LIMIT:
-            log.error("backlog full, input dropped", ue=ue, input=type(happened).__name__)
-            done.set_result("overloaded")
-            return done
-        self._waiting += 1
-        if ue not in self._backlog:
-            self._backlog[ue] = deque()
-            self._spawn(self._drain(ue), f"ue-{ue}")
-        self._backlog[ue].append((happened, done))
-        return done
+        return self._queues.submit(ue, happened)
 
     def _answerer(self, reader: Callable[[dict[str, Any]], Input]) -> Callable[[dict[str, Any]], Any]:
         async def answer(body: dict[str, Any]) -> dict[str, Any]:
@@ -290,31 +314,30 @@ class CloudletController:
 
     # What is done ------------------------------------------------------------------------------------------------
 
-    async def _drain(self, ue: UeKey) -> None:
-        queue = self._backlog[ue]
-        while queue:
-            happened, done = queue.popleft()
-            self._waiting -= 1
-            outcome: str | None = "internal error"
-            try:
-                outcome = await self._handle(ue, happened)
-            except Exception:
-                log.exception("handling failed", ue=ue, input=type(happened).__name__)
-            finally:
-                if not done.done():
-                    done.set_result(outcome)
-        del self._backlog[ue]
-
-    async def _handle(self, ue: UeKey, happened: Input) -> str | None:
+    async def _handle(self, ue: UeKey, happened: Input | _Retained) -> str | None:
         before = self._records[ue]
+        if isinstance(happened, _Retained):
+            if already_known(before, happened.place):
+                return None
+            happened = happened.place
+            self._note_visit(ue, happened)
         result = step(before, happened)
         if result is None:
             log.debug("nothing to do", ue=ue, phase=before.phase, input=type(happened).__name__)
             return None
         record, commands = result
-        self._records[ue] = record
-        self._journal.put(ue, record)
+        if record != before:
+            self._records[ue] = record
+            try:
+                await self._commit.put(ue, record)
+            except BaseException:
+                self._records[ue] = before  # what is not remembered has not happened
+                raise
+        outcome = await self._carry_all_out(ue, record, commands)
         log.info("step", ue=ue, input=type(happened).__name__, phase=record.phase, before=before.phase)
+        return outcome
+
+    async def _carry_all_out(self, ue: UeKey, record: UeRecord, commands: Iterable[Command]) -> str | None:
         for command in commands:
             if isinstance(command, Refuse):
                 return command.reason

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import random
 import selectors
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,9 @@ class Switch:
         self.path = path
         return ("rule",)
 
+    async def apply_all(self, paths: Mapping[UeKey, PathSpec | None]) -> dict[UeKey, tuple[str, ...]]:
+        return {ue: await self.apply(ue, path) for ue, path in paths.items()}
+
 
 class Memory:
     """A journal that keeps everything as text, as the real one does."""
@@ -102,8 +105,18 @@ class Memory:
     def load(self) -> dict[UeKey, UeRecord]:
         return {ue: RECORD.validate_json(text) for ue, text in self._texts.items()}
 
-    def put(self, ue: UeKey, record: UeRecord) -> None:
-        self._texts[ue] = RECORD.dump_json(record)
+    def put(self, records: Mapping[UeKey, UeRecord]) -> None:
+        self._texts |= {ue: RECORD.dump_json(record) for ue, record in records.items()}
+
+
+class Inlet:
+    """One UE never fills the backlog."""
+
+    def hold(self) -> None:
+        raise AssertionError("the backlog is full")
+
+    def go_on(self) -> None:
+        pass
 
 
 class Line:
@@ -210,6 +223,7 @@ class Site:
             hypervisor=self._hosts[cloudlet],
             requests=self.lines[cloudlet],
             journal=self._memories[cloudlet],
+            inlet=Inlet(),
             publish=self.publish,
         )
         await controller.__aenter__()

@@ -42,8 +42,8 @@ def record(phase: Phase, **more: object) -> UeRecord:
 
 def test_records_survive(tmp_path: Path) -> None:
     with Journal(tmp_path / "c1.journal") as journal:
-        journal.put(UE, record(Phase.SERVING))
-        journal.put(UE, record(Phase.LENDING, ue_at=C2, ready=C2))
+        journal.put({UE: record(Phase.SERVING)})
+        journal.put({UE: record(Phase.LENDING, ue_at=C2, ready=C2)})
     with Journal(tmp_path / "c1.journal") as journal:
         assert journal.load() == {UE: record(Phase.LENDING, ue_at=C2, ready=C2)}
     assert (tmp_path / "c1.journal").stat().st_mode & 0o077 == 0
@@ -51,7 +51,7 @@ def test_records_survive(tmp_path: Path) -> None:
 
 def test_what_is_not_understood_is_forgotten(tmp_path: Path) -> None:
     with Journal(tmp_path / "j") as journal:
-        journal.put(UE, record(Phase.SERVING))
+        journal.put({UE: record(Phase.SERVING)})
     database = sqlite3.connect(tmp_path / "j")
     database.execute("INSERT INTO ue VALUES ('ue-2', 1, '{}'), ('ue-3', 99, '{}')")
     database.commit()

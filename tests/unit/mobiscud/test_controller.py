@@ -1,0 +1,170 @@
+"""The controller's hands: what it hears, what it does once, and how it begins again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from mobiscud.bus.cloudevents import EVENT_TYPES
+from mobiscud.controller.inputs import HEARD, Tunnels, UeArrived, read
+from mobiscud.controller.outlook import Outlook
+from mobiscud.controller.record import Phase, UeRecord
+from mobiscud.controller.service import CloudletController, Neighbourhood
+from mobiscud.core.config import CostConfig, MigrationConfig
+from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
+from mobiscud.core.errors import AdapterError
+from mobiscud.core.events import Event, HandoverCompleted, OffloadMoved, UeConnected, UeEvent
+from mobiscud.core.ids import CloudletId, EnbId, ERabId, FTeid, PvmId, Teid, UeKey
+from mobiscud.core.ue import BearerContext, Enb, HandoverEnd, HandoverKind
+
+C1 = CloudletId("c1")
+SGW = FTeid("10.0.0.2", Teid(0x1001))
+LIMIT_S = 30
+
+
+def pvm(number: int) -> Pvm:
+    return Pvm(PvmId(f"pvm-{number}"), f"172.16.{number // 250}.{number % 250 + 1}", f"52:54:00:00:{number:04x}"[:17])
+
+
+def ue(number: int) -> UeKey:
+    return UeKey(f"ue-{number:016x}")
+
+
+def serving(number: int) -> UeRecord:
+    tunnels = Tunnels((UplinkTunnel("10.0.0.11", SGW),), DownlinkTunnel(SGW.address, FTeid("10.0.0.11", Teid(7))))
+    return UeRecord(pvm(number), C1, Phase.SERVING, True, "45.45.0.2", C1, C1, tunnels)
+
+
+class Switch:
+    """Counts the steps it takes; refuses the paths of some."""
+
+    def __init__(self, refused: frozenset[UeKey] = frozenset()) -> None:
+        self.paths: dict[UeKey, PathSpec | None] = {}
+        self.steps = 0
+        self._refused = refused
+
+    async def apply(self, of: UeKey, path: PathSpec | None) -> tuple[str, ...]:
+        await self.apply_all({of: path})
+        return ()
+
+    async def apply_all(self, paths: Mapping[UeKey, PathSpec | None]) -> dict[UeKey, tuple[str, ...]]:
+        self.steps += 1
+        await asyncio.sleep(0)
+        if self._refused & paths.keys():
+            raise AdapterError("refused")
+        self.paths |= paths
+        return dict.fromkeys(paths, ())
+
+
+class Parts:
+    """Everything else a controller needs, doing nothing."""
+
+    def __init__(self, records: dict[UeKey, UeRecord]) -> None:
+        self.records = records
+        self.published: list[Event] = []
+
+    def load(self) -> dict[UeKey, UeRecord]:
+        return dict(self.records)
+
+    def put(self, records: Mapping[UeKey, UeRecord]) -> None:
+        self.records |= records
+
+    def keeps(self, pvm: Pvm) -> bool:
+        return False
+
+    def hold(self) -> None: ...
+    def go_on(self) -> None: ...
+    def answer(self, name: str, answerer: Any) -> None: ...
+    async def ask(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return {}
+
+    async def running(self) -> tuple[PvmId, ...]:
+        return tuple(record.pvm.id for record in self.records.values())
+
+
+def controller(parts: Parts, switch: Switch) -> CloudletController:
+    unused: Any = parts
+    return CloudletController(
+        Neighbourhood(C1, {EnbId(1): C1, EnbId(2): C1}, {C1: "c1"}, {}),
+        {of: record.pvm for of, record in parts.records.items()},
+        MigrationConfig(),
+        switch=switch,
+        hypervisor=unused,
+        requests=parts,
+        journal=parts,
+        inlet=parts,
+        publish=parts.published.append,
+    )
+
+
+async def until(true: Any) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not true():  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0)
+
+
+def completed(of: UeKey) -> HandoverCompleted:
+    enbs = [Enb(None, EnbId(number), f"10.0.0.1{number}") for number in (1, 2)]
+    bearers = (BearerContext(ERabId(5), 9, SGW, FTeid("10.0.0.12", Teid(8))),)
+    return HandoverCompleted(
+        at=1,
+        origin=b"1",
+        ue=of,
+        ue_ip=("45.45.0.2",),
+        kind=HandoverKind.S1,
+        source=HandoverEnd(enbs[0]),
+        target=HandoverEnd(enbs[1]),
+        enb=enbs[1],
+        ecgi=None,
+        tai=None,
+        bearers=bearers,
+    )
+
+
+async def test_the_retained_state_behind_an_event_is_no_news() -> None:
+    """Both come in one reading of the bus, before the event is dealt with."""
+    parts = Parts({ue(1): serving(1)})
+    async with controller(parts, Switch()) as hands:
+        event = completed(ue(1))
+        hands.on_event(event)
+        about = {"at": event.at, "origin": b"state", "ue": event.ue, "ue_ip": event.ue_ip}
+        hands.on_state(UeConnected(**about, enb=event.enb, ecgi=None, tai=None, bearers=event.bearers))  # type: ignore[arg-type]
+        await until(lambda: not hands.backlog.waiting)
+        assert [type(event) for event in parts.published] == [OffloadMoved]
+        assert hands.records[ue(1)].tunnels.downlink == DownlinkTunnel(SGW.address, event.bearers[0].downlink)  # type: ignore[arg-type]
+
+
+async def test_ten_thousand_paths_are_taken_up_in_a_few_steps() -> None:
+    parts, switch = Parts({ue(number): serving(number) for number in range(10_000)}), Switch()
+    async with controller(parts, switch) as hands:
+        assert len(switch.paths) == len(hands.offloaded) == 10_000
+        assert switch.steps == 10
+        assert not parts.published
+
+
+async def test_a_path_that_is_refused_holds_up_no_other() -> None:
+    parts, switch = Parts({ue(number): serving(number) for number in range(10)}), Switch(frozenset({ue(3)}))
+    async with controller(parts, switch):
+        assert switch.paths.keys() == parts.records.keys() - {ue(3)}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EVENT_TYPES.values() if kind not in HEARD])
+def test_events_that_a_controller_does_not_hear_tell_it_nothing(kind: type[Event]) -> None:
+    event = object.__new__(kind)  # who looked at more than its type would find nothing in it
+    for field in fields(kind):
+        object.__setattr__(event, field.name, ())
+    outlook, untouched = Outlook(CostConfig()), Outlook(CostConfig())
+    outlook.heard(event)
+    assert vars(outlook) == vars(untouched)
+    if isinstance(event, UeEvent):
+        assert read(event, {}) is None
+
+
+def test_what_is_heard_is_read() -> None:
+    event = UeConnected(at=1, origin=b"", ue=ue(1), ue_ip=(), enb=None, ecgi=None, tai=None, bearers=())
+    assert type(event) in HEARD
+    assert isinstance(read(event, {}), UeArrived)
