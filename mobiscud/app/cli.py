@@ -185,6 +185,37 @@ def demo(out: Path, quick: bool, clean: bool, config_file: Path | None, log_leve
     experiment.run(out, quick=quick, clean_only=clean)
 
 
+@cli.command(short_help="Draw the messages of a capture or an experiment.")
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="The SVG file; else stdout.")
+@click.option("--from", "begin_s", type=click.FloatRange(min=0), default=0.0, metavar="S", help="Begin there.")
+@click.option("--to", "end_s", type=click.FloatRange(min=0), metavar="S", help="End there.")
+@common
+def ladder(
+    source: Path,
+    output: Path | None,
+    begin_s: float,
+    end_s: float | None,
+    config_file: Path | None,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Draw who said what to whom, in the order of time, as SVG.
+
+    SOURCE is a capture (pcap, pcapng): the S1AP and NAS messages between UEs, eNodeBs and MME, and GTPv2-C to the
+    S-GW. Or it is the directory of an experiment: then what MobiScud itself did is in it too. Seconds of --from and
+    --to count from the first message.
+    """
+    prepare(config_file, log_level, log_format)
+    from testbed.report import ladder_file
+
+    picture = ladder_file.draw(source, begin_s=begin_s, end_s=end_s).render_file()
+    if output is None:
+        click.echo(picture, nl=False)
+    else:
+        output.write_text(picture, encoding="utf-8")
+
+
 @cli.group(short_help="Handover experiments that anyone can repeat.")
 def experiment() -> None:
     """Run scenarios on the built-in testbed: UEs that move, what they send, what goes wrong, and the policy.
@@ -267,6 +298,7 @@ def bench() -> None:
     What a migration costs a stream (as root):    mobiscud bench migrate
     Rules, and a restart under traffic (as root): mobiscud bench flows
     A packet's way through the tunnel (as root):  mobiscud bench datapath
+    How exact the testbed's delays are (as root): mobiscud bench delay
     """
 
 
@@ -382,6 +414,20 @@ def bench_migrate(
 
     runs: dict[migrate.Guest, int] = {"idle": idle, "dirtying": dirtying}
     show_bench(migrate.run(runs, all_modes=all_modes, out=out), as_json=as_json)
+
+
+@bench.command("delay", short_help="How exact the testbed's delays are.")
+@measures
+def bench_delay(as_json: bool, config_file: Path | None, log_level: str, log_format: str) -> None:
+    """The error of a set delay at 100 to 20,000 packets a second, and jitter, loss and rate, in namespaces (as root).
+
+    Of the user-space node, and of the kernel's netem where there is one. Takes about a minute; the machine should be
+    idle.
+    """
+    prepare(config_file, log_level, log_format)
+    from testbed.bench import delay
+
+    show_bench(delay.run(), as_json=as_json)
 
 
 @bench.command("latency", short_help="From the wire to an MQTT subscriber.")

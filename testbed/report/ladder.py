@@ -20,9 +20,11 @@ ROW: Final = 34.0
 PAUSE_ROW: Final = 26.0
 PAUSE_NS: Final = NS // 2
 CORE: Final = "MME / S-GW"
+MME: Final = "MME"
+SGW: Final = "S-GW"
 UE: Final = "UE"
 
-Style = Literal["signal", "request", "move", "act"]
+Style = Literal["signal", "nas", "request", "move", "act"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,28 @@ class Rung:
     """From here on the UE is at this eNodeB."""
     pvm_at: str | None = None
     """From here on the personal VM is in this cloudlet."""
+    via: str | None = None
+    """Who hands it on, between source and target."""
 
 
 def draw(story: Story, truths: Sequence[Mapping[str, Any]], caption: str) -> Drawing:
-    """The ladder of a run."""
-    rungs = sorted([*_rungs(story), *_ran_rungs(truths, story)], key=lambda rung: rung.at)
+    """The ladder of a run, as the events tell it."""
+    return draw_rungs(of_story(story, truths), caption)
+
+
+def of_story(story: Story, truths: Sequence[Mapping[str, Any]]) -> list[Rung]:
+    """The rungs of a run, as the events and the RAN tell it."""
+    return [*_rungs(story), *_ran_rungs(truths, story)]
+
+
+def actions(story: Story) -> list[Rung]:
+    """What MobiScud itself did, without the messages that it saw."""
+    return [rung for fact in story.facts if (rung := _edge_rung(fact)) is not None]
+
+
+def draw_rungs(unordered: Sequence[Rung], caption: str) -> Drawing:
+    """Any ladder; the rungs are put in the order of time."""
+    rungs = sorted(unordered, key=lambda rung: rung.at)
     lanes = _lanes(rungs)
     pauses = sum(b.at - a.at >= PAUSE_NS for a, b in itertools.pairwise(rungs))
     bottom = TOP + ROW * len(rungs) + PAUSE_ROW * pauses + 14
@@ -175,10 +194,11 @@ def _ran_rungs(truths: Sequence[Mapping[str, Any]], story: Story) -> list[Rung]:
 
 def _lanes(rungs: Sequence[Rung]) -> list[str]:
     """UE, eNodeBs, core, cloudlets: those that occur."""
-    names = {name for rung in rungs for name in (rung.source, rung.target)}
-    enbs = sorted(name for name in names if name.startswith("eNB"))
-    cloudlets = sorted(names - {UE, CORE} - set(enbs))
-    return [*([UE] if UE in names else []), *enbs, *([CORE] if CORE in names else []), *cloudlets]
+    names = {name for rung in rungs for name in (rung.source, rung.target, rung.via) if name is not None}
+    enbs = sorted((name for name in names if name.startswith("eNB")), key=lambda name: (len(name), name))
+    core = [name for name in (CORE, MME, SGW) if name in names]
+    cloudlets = sorted(names - {UE, *core} - set(enbs))
+    return [*([UE] if UE in names else []), *enbs, *core, *cloudlets]
 
 
 # From rungs to the picture -------------------------------------------------------------------------------------------
@@ -233,6 +253,8 @@ def _rung(picture: Drawing, x: Mapping[str, float], rung: Rung, y: float) -> Non
         picture.text(source + 9, y + 4, rung.label, "small")
         return
     picture.arrow(source, target, y, rung.style)
+    if rung.via is not None:
+        picture.circle(x[rung.via], y, 2.6, "nas-dot")
     middle = min(max((source + target) / 2, 112 + width / 2), WIDTH - 6 - width / 2)
     picture.rect(middle - width / 2, y - 18, width, 14, "halo")
     picture.text(middle, y - 7, rung.label, "small", anchor="middle")

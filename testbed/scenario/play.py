@@ -19,6 +19,7 @@ from mobiscud.core.errors import AdapterError
 from testbed.experiment import RunningTestbed
 from testbed.guest.client import GuestClient
 from testbed.ran_client import RanError, Truth
+from testbed.report.ladder_file import CAPTURE
 from testbed.scenario.schema import (
     Application,
     AttachStep,
@@ -83,6 +84,7 @@ class Play:
         :raises AdapterError: the testbed failed, or a guest is not the one it was
         """
         say = self._bed.say
+        await self._record()
         await self._attach_all()
         boot_ids = {s: (await self._guest(s).wait_until_up(BOOT_LIMIT_S)).boot_id for s in self._offloaded}
         if boot_ids:
@@ -108,6 +110,12 @@ class Play:
             say("the guests are the ones they were; the UEs detach")
         await self._detach_all()
         return self._outcome
+
+    async def _record(self) -> None:
+        """Capture the signalling: S1AP, and S11 once, though the loopback interface shows every frame twice."""
+        words = ("-i", "any", "-U", "--immediate-mode", "-Z", "root", "-w", str((self._bed.out / CAPTURE).absolute()))
+        wanted = "sctp or (udp port 2123 and inbound)"
+        await self._bed.start("tcpdump", "tcpdump", *words, wanted, namespace=self._bed.network.namespace("core"))
 
     # Before and after ---------------------------------------------------------------------------------------------
 
