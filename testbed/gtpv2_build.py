@@ -11,7 +11,7 @@ from typing import Final
 
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.ids import Ecgi, FTeid, Imsi, Plmn, Tai, Teid
-from testbed.nas_build import apn_octets, tbcd
+from testbed.nas_build import LAST_GUARANTEED_QCI, apn_octets, tbcd
 from testbed.s1ap_build import plmn_octets
 
 GTPC_PORT: Final = 2123
@@ -33,6 +33,12 @@ class MessageType(enum.IntEnum):
     MODIFY_BEARER_RESPONSE = 35
     DELETE_SESSION_REQUEST = 36
     DELETE_SESSION_RESPONSE = 37
+    DELETE_BEARER_COMMAND = 66
+    BEARER_RESOURCE_COMMAND = 68
+    CREATE_BEARER_REQUEST = 95
+    CREATE_BEARER_RESPONSE = 96
+    DELETE_BEARER_REQUEST = 99
+    DELETE_BEARER_RESPONSE = 100
     CREATE_INDIRECT_DATA_FORWARDING_TUNNEL_REQUEST = 166
     CREATE_INDIRECT_DATA_FORWARDING_TUNNEL_RESPONSE = 167
     DELETE_INDIRECT_DATA_FORWARDING_TUNNEL_REQUEST = 168
@@ -53,12 +59,16 @@ class IeType(enum.IntEnum):
     EBI = 73
     PAA = 79
     BEARER_QOS = 80
+    FLOW_QOS = 81
     RAT_TYPE = 82
     SERVING_NETWORK = 83
     ULI = 86
+    BEARER_TFT = 84
+    TAD = 85
     F_TEID = 87
     BEARER_CONTEXT = 93
     PDN_TYPE = 99
+    PTI = 100
     DELAY_VALUE = 92
     APN_RESTRICTION = 127
     SELECTION_MODE = 128
@@ -102,6 +112,10 @@ class Gtpv2Message:
         :raises DecodeError: when it is absent
         """
         return find(self.ies, kind, instance)
+
+    def bearers(self) -> list[tuple[Ie, ...]]:
+        """The members of each bearer context."""
+        return [decode_ies(ie.value) for ie in self.ies if ie.type is IeType.BEARER_CONTEXT]
 
 
 def find(ies: Sequence[Ie], kind: IeType, instance: int = 0) -> bytes:
@@ -235,3 +249,18 @@ def session_identity(imsi: Imsi, plmn: Plmn, apn: str) -> tuple[Ie, ...]:
 def default_bearer_qos() -> Ie:
     """QCI 9, priority 8, not pre-emptable, no guaranteed rate (8.15)."""
     return Ie(IeType.BEARER_QOS, bytes((0x61, 9)) + bytes(20))
+
+
+def dedicated_bearer_qos(qci: int) -> Ie:
+    """Priority 2; 64 kbit/s each way where the QCI has a guaranteed rate."""
+    return Ie(IeType.BEARER_QOS, bytes((0x09, qci)) + _rates(qci))
+
+
+def flow_qos(qci: int) -> Ie:
+    """What a UE asks for its flows (8.16)."""
+    return Ie(IeType.FLOW_QOS, bytes((qci,)) + _rates(qci))
+
+
+def _rates(qci: int) -> bytes:
+    rate = (64).to_bytes(5, "big") if qci <= LAST_GUARANTEED_QCI else bytes(5)
+    return 4 * rate

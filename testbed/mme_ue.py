@@ -35,6 +35,12 @@ _QOS: Final = {
         "pre-emptionVulnerability": "not-pre-emptable",
     },
 }
+_GUARANTEES: Final = (
+    "e-RAB-MaximumBitrateDL",
+    "e-RAB-MaximumBitrateUL",
+    "e-RAB-GuaranteedBitrateDL",
+    "e-RAB-GuaranteedBitrateUL",
+)
 _BIT_RATE: Final = {"uEaggregateMaximumBitRateDL": 1_000_000_000, "uEaggregateMaximumBitRateUL": 1_000_000_000}
 _SECURITY_CAPABILITIES: Final = {
     "encryptionAlgorithms": (0xE000, 16),
@@ -125,6 +131,14 @@ class _PdnSession:
     ue_address: str
 
 
+@dataclass(frozen=True, slots=True)
+class DedicatedBearer:
+    """A bearer beside the default one; ``sgw_s1u`` is the S-GW's end."""
+
+    qci: int
+    sgw_s1u: FTeid
+
+
 class MmeUe:
     """A subscriber that has attached at least once."""
 
@@ -140,6 +154,8 @@ class MmeUe:
         self._tai: Tai | None = None
         self._ecgi: Ecgi | None = None
         self._nas_count = 0
+        self._dedicated: dict[int, DedicatedBearer] = {}
+        """By E-RAB identity."""
         self._forwarding_from: Leg | None = None
         """The source for which the S-GW has an indirect tunnel."""
 
@@ -197,6 +213,8 @@ class MmeUe:
             await self._service(leg)
         elif nas_message.type is nas.EmmType.DETACH_REQUEST:
             await self._detach(leg, nas_message)
+        elif nas_message.type is nas.EmmType.TAU_REQUEST and self._session is not None:
+            await self._update_area(leg, nas_message)
         else:
             self._leg = None
             leg.release(("nas", "unspecified"))
@@ -217,19 +235,101 @@ class MmeUe:
         tai, _ = self._whereabouts()
         accept = nas.attach_accept(self.guti, tai, self._mme.config.apn, session.ue_address, self._nas_count)
         self._set_up_context(leg, session, accept)
-        enb = await self._expect_context(leg)
+        ends = await self._expect_context(leg)
         await self._expect_nas(leg, nas.EmmType.ATTACH_COMPLETE)
-        await self._modify_bearer(enb)
+        await self._modify_bearers(ends)
 
     async def _service(self, leg: Leg) -> None:
-        session = self._connected_session()
-        self._set_up_context(leg, session, None)
-        enb = await self._expect_context(leg)
-        await self._modify_bearer(enb, self._location(), Ie(IeType.DELAY_VALUE, b"\0"))
+        await self._connect(leg, None)
+
+    async def _connect(self, leg: Leg, nas_pdu: bytes | None) -> None:
+        self._set_up_context(leg, self._connected_session(), nas_pdu)
+        ends = await self._expect_context(leg)
+        await self._modify_bearers(ends, self._location(), Ie(IeType.DELAY_VALUE, b"\0"))
+
+    async def _update_area(self, leg: Leg, request: nas.Nas) -> None:
+        """A tracking area update of an idle UE: with the active flag it stays connected, else it is let go."""
+        self._nas_count += 1
+        accept = nas.tau_accept(self._nas_count)
+        if nas.is_active(request):
+            await self._connect(leg, accept)
+            return
+        leg.send_nas(accept)
+        leg.release(("nas", "normal-release"))
+        await self._expect(leg, "UEContextReleaseComplete")
+        self._mme.drop(leg)
+        self._leg = None
 
     async def _uplink_nas(self, leg: Leg, message: nas.Nas) -> None:
-        if message.type is nas.EmmType.DETACH_REQUEST:
-            await self._detach(leg, message)
+        match message.type:
+            case nas.EmmType.DETACH_REQUEST:
+                await self._detach(leg, message)
+            case nas.EmmType.TAU_REQUEST:
+                self._nas_count += 1
+                leg.send_nas(nas.tau_accept(self._nas_count))
+            case nas.EsmType.RESOURCE_ALLOCATION_REQUEST:
+                await self._grant_bearer(leg, nas.qci_of(message))
+            case nas.EsmType.RESOURCE_MODIFICATION_REQUEST:
+                await self._end_bearer(leg, nas.released_bearer_of(message))
+            case _:
+                pass  # nothing that changes anything here
+
+    # -- dedicated bearers (TS 23.401 5.4.5) ---------------------------------------------------------------------------
+
+    async def _grant_bearer(self, leg: Leg, qci: int) -> None:
+        sgw = self._connected_session().sgw_s11.teid
+        request = await self._mme.s11.command(
+            MessageType.BEARER_RESOURCE_COMMAND,
+            sgw,
+            gtp.ebi(E_RAB_ID),
+            Ie(IeType.PTI, b"\x02"),
+            gtp.flow_qos(qci),
+            Ie(IeType.TAD, nas.TFT),
+        )
+        own = gtp.f_teid_of(gtp.find(request.bearers()[0], IeType.F_TEID))
+        number = next(free for free in range(E_RAB_ID + 1, 16) if free not in self._dedicated)
+        bearer = self._dedicated[number] = DedicatedBearer(qci, own)
+        self._nas_count += 1
+        activation = nas.activate_dedicated(number, qci, self._nas_count)
+        leg.send("E-RABSetupRequest", E_RABToBeSetupListBearerSUReq=[_e_rab(number, bearer) | {"nAS-PDU": activation}])
+        answer = await self._expect(leg, "E-RABSetupResponse")
+        enb = s1ap.tunnel_of(answer.ies["E_RABSetupListBearerSURes"][0])
+        await self._expect_nas(leg, nas.EsmType.ACTIVATE_DEDICATED_ACCEPT)
+        ends = (gtp.f_teid(Interface.S1U_ENB, enb), gtp.f_teid(Interface.S1U_SGW, own, instance=1))
+        self._mme.s11.respond(request, sgw, gtp.cause(), gtp.bearer_context(gtp.ebi(number), gtp.cause(), *ends))
+
+    async def _end_bearer(self, leg: Leg, number: int) -> None:
+        if self._dedicated.pop(number, None) is None:
+            return
+        sgw = self._connected_session().sgw_s11.teid
+        request = await self._mme.s11.command(
+            MessageType.BEARER_RESOURCE_COMMAND,
+            sgw,
+            gtp.ebi(E_RAB_ID),
+            Ie(IeType.PTI, b"\x02"),
+            Ie(IeType.TAD, b"\x40"),
+            Ie(IeType.EBI, bytes((number,)), 1),
+        )
+        self._nas_count += 1
+        leg.send(
+            "E-RABReleaseCommand",
+            E_RABToBeReleasedList=[{"e-RAB-ID": number, "cause": ("nas", "normal-release")}],
+            NAS_PDU=nas.deactivate(number, self._nas_count),
+        )
+        await self._expect(leg, "E-RABReleaseResponse")
+        await self._expect_nas(leg, nas.EsmType.DEACTIVATE_ACCEPT)
+        context = gtp.bearer_context(gtp.ebi(number), gtp.cause())
+        self._mme.s11.respond(request, sgw, gtp.cause(), context)
+
+    async def _drop_dedicated(self) -> None:
+        """End the dedicated bearers, of which a target has admitted none (TS 23.401 5.4.4.2)."""
+        numbers, self._dedicated = list(self._dedicated), {}
+        if numbers:
+            sgw = self._connected_session().sgw_s11.teid
+            contexts = [gtp.bearer_context(gtp.ebi(number)) for number in numbers]
+            request = await self._mme.s11.command(MessageType.DELETE_BEARER_COMMAND, sgw, *contexts)
+            answers = [gtp.bearer_context(gtp.ebi(number), gtp.cause()) for number in numbers]
+            self._mme.s11.respond(request, sgw, gtp.cause(), *answers)
 
     async def _detach(self, leg: Leg, request: nas.Nas) -> None:
         if self._session is not None:
@@ -244,17 +344,18 @@ class MmeUe:
         e_rab = {"e-RAB-ID": E_RAB_ID, "e-RABlevelQoSParameters": _QOS, **s1ap.tunnel_value(session.sgw_s1u)}
         if nas_pdu is not None:
             e_rab["nAS-PDU"] = nas_pdu
+        dedicated = [_e_rab(number, bearer) for number, bearer in self._dedicated.items()]
         leg.send(
             "InitialContextSetupRequest",
             uEaggregateMaximumBitrate=_BIT_RATE,
-            E_RABToBeSetupListCtxtSUReq=[e_rab],
+            E_RABToBeSetupListCtxtSUReq=[e_rab, *dedicated],
             UESecurityCapabilities=_SECURITY_CAPABILITIES,
             SecurityKey=(secrets.randbits(256), 256),
         )
 
-    async def _expect_context(self, leg: Leg) -> FTeid:
+    async def _expect_context(self, leg: Leg) -> dict[int, FTeid]:
         response = await self._expect(leg, "InitialContextSetupResponse")
-        return s1ap.tunnel_of(response.ies["E_RABSetupListCtxtSURes"][0])
+        return {item["e-RAB-ID"]: s1ap.tunnel_of(item) for item in response.ies["E_RABSetupListCtxtSURes"]}
 
     # -- idle --------------------------------------------------------------------------------------------------------
 
@@ -285,7 +386,8 @@ class MmeUe:
             Cause=required.ies["Cause"],
             uEaggregateMaximumBitrate=_BIT_RATE,
             E_RABToBeSetupListHOReq=[
-                {"e-RAB-ID": E_RAB_ID, "e-RABlevelQosParameters": _QOS, **s1ap.tunnel_value(session.sgw_s1u)}
+                {"e-RAB-ID": E_RAB_ID, "e-RABlevelQosParameters": _QOS, **s1ap.tunnel_value(session.sgw_s1u)},
+                *(_e_rab(number, bearer, qos="e-RABlevelQosParameters") for number, bearer in self._dedicated.items()),
             ],
             Source_ToTarget_TransparentContainer=required.ies["Source_ToTarget_TransparentContainer"],
             UESecurityCapabilities=_SECURITY_CAPABILITIES,
@@ -304,6 +406,7 @@ class MmeUe:
             "HandoverCommand",
             HandoverType=required.ies["HandoverType"],
             **_forwarding_list(forward_to),
+            **_release_list(answer),
             Target_ToSource_TransparentContainer=answer.ies["Target_ToSource_TransparentContainer"],
         )
         try:
@@ -316,7 +419,8 @@ class MmeUe:
             self._place(arrived)
             delay_s = self._mme.config.mme.source_release_delay_s
             asyncio.get_running_loop().call_later(delay_s, self._release_source, source)
-            await self._modify_bearer(enb, self._location())
+            await self._modify_bearers({E_RAB_ID: enb}, self._location())
+            await self._drop_dedicated()
 
     async def _follow_handover(self, source: Leg, target: Leg) -> S1apMessage | None:
         """From Handover Command to the Handover Notify, which is returned, or to the end of a cancelled one."""
@@ -368,8 +472,9 @@ class MmeUe:
         leg.enb_ue_id = request.ies["eNB_UE_S1AP_ID"]
         self._place(request)
         enb = s1ap.tunnel_of(request.ies["E_RABToBeSwitchedDLList"][0])
-        await self._modify_bearer(enb, self._location())
+        await self._modify_bearers({E_RAB_ID: enb}, self._location())
         leg.send("PathSwitchRequestAcknowledge", SecurityContext=_next_hop())
+        await self._drop_dedicated()
 
     # -- S11 -----------------------------------------------------------------------------------------------------------
 
@@ -392,9 +497,12 @@ class MmeUe:
         )
         return self._session
 
-    async def _modify_bearer(self, enb: FTeid, *ies: Ie) -> None:
-        bearer = gtp.bearer_context(gtp.ebi(E_RAB_ID), gtp.f_teid(Interface.S1U_ENB, enb))
-        await self._ask_sgw(MessageType.MODIFY_BEARER_REQUEST, *ies, bearer)
+    async def _modify_bearers(self, ends: dict[int, FTeid], *ies: Ie) -> None:
+        """Tell the S-GW the eNodeB's end of each E-RAB."""
+        bearers = [
+            gtp.bearer_context(gtp.ebi(number), gtp.f_teid(Interface.S1U_ENB, enb)) for number, enb in ends.items()
+        ]
+        await self._ask_sgw(MessageType.MODIFY_BEARER_REQUEST, *ies, *bearers)
 
     async def _release_access_bearers(self) -> None:
         if self._session is not None:
@@ -403,6 +511,7 @@ class MmeUe:
     async def _delete_session(self) -> None:
         await self._ask_sgw(MessageType.DELETE_SESSION_REQUEST, gtp.ebi(E_RAB_ID), self._location())
         self._session = None
+        self._dedicated = {}
 
     async def _ask_sgw(self, kind: MessageType, *ies: Ie) -> Gtpv2Message:
         return await self._mme.s11.request(kind, self._connected_session().sgw_s11.teid, *ies)
@@ -438,7 +547,7 @@ class MmeUe:
             raise TypeError(item)
         return item
 
-    async def _expect_nas(self, leg: Leg, kind: nas.EmmType) -> nas.Nas:
+    async def _expect_nas(self, leg: Leg, kind: nas.EmmType | nas.EsmType) -> nas.Nas:
         while True:
             message = await self._expect(leg, "UplinkNASTransport")
             read = nas.read(message.ies["NAS_PDU"])
@@ -456,3 +565,17 @@ def _forwarding_list(to: FTeid | None) -> dict[str, Any]:
     if to is None:
         return {}
     return {"E_RABSubjecttoDataForwardingList": [{"e-RAB-ID": E_RAB_ID, **s1ap.forwarding_value(to)}]}
+
+
+def _e_rab(number: int, bearer: DedicatedBearer, *, qos: str = "e-RABlevelQoSParameters") -> dict[str, Any]:
+    """A dedicated E-RAB to be set up; a Handover Request spells its quality of service in another way."""
+    level: dict[str, Any] = {**_QOS, "qCI": bearer.qci}
+    if bearer.qci <= nas.LAST_GUARANTEED_QCI:
+        level["gbrQosInformation"] = dict.fromkeys(_GUARANTEES, 64_000)
+    return {"e-RAB-ID": number, qos: level, **s1ap.tunnel_value(bearer.sgw_s1u)}
+
+
+def _release_list(acknowledge: S1apMessage) -> dict[str, Any]:
+    """Tell the source which E-RABs the target has not admitted."""
+    failed = acknowledge.ies.get("E_RABFailedToSetupListHOReqAck")
+    return {} if not failed else {"E_RABtoReleaseListHOCmd": failed}

@@ -53,23 +53,54 @@ class EmmType(enum.IntEnum):
     ATTACH_COMPLETE = 67
     DETACH_REQUEST = 69
     DETACH_ACCEPT = 70
+    TAU_REQUEST = 72
+    TAU_ACCEPT = 73
     AUTHENTICATION_REQUEST = 82
     AUTHENTICATION_RESPONSE = 83
     SECURITY_MODE_COMMAND = 93
     SECURITY_MODE_COMPLETE = 94
 
 
-_CLASSES: Final = {
+class EsmType(enum.IntEnum):
+    """TS 24.301 9.8, of bearers."""
+
+    ACTIVATE_DEDICATED_REQUEST = 197
+    ACTIVATE_DEDICATED_ACCEPT = 198
+    DEACTIVATE_REQUEST = 205
+    DEACTIVATE_ACCEPT = 206
+    RESOURCE_ALLOCATION_REQUEST = 212
+    RESOURCE_MODIFICATION_REQUEST = 214
+
+
+_CLASSES: Final[dict[EmmType | EsmType, Any]] = {
     EmmType.ATTACH_REQUEST: EMM.EMMAttachRequest,
     EmmType.ATTACH_ACCEPT: EMM.EMMAttachAccept,
     EmmType.ATTACH_COMPLETE: EMM.EMMAttachComplete,
     EmmType.DETACH_REQUEST: EMM.EMMDetachRequestMO,
     EmmType.DETACH_ACCEPT: EMM.EMMDetachAccept,
+    EmmType.TAU_REQUEST: EMM.EMMTrackingAreaUpdateRequest,
+    EmmType.TAU_ACCEPT: EMM.EMMTrackingAreaUpdateAccept,
     EmmType.AUTHENTICATION_REQUEST: EMM.EMMAuthenticationRequest,
     EmmType.AUTHENTICATION_RESPONSE: EMM.EMMAuthenticationResponse,
     EmmType.SECURITY_MODE_COMMAND: EMM.EMMSecurityModeCommand,
     EmmType.SECURITY_MODE_COMPLETE: EMM.EMMSecurityModeComplete,
+    EsmType.ACTIVATE_DEDICATED_REQUEST: ESM.ESMActDediEPSBearerCtxtRequest,
+    EsmType.ACTIVATE_DEDICATED_ACCEPT: ESM.ESMActDediEPSBearerCtxtAccept,
+    EsmType.DEACTIVATE_REQUEST: ESM.ESMDeactEPSBearerCtxtRequest,
+    EsmType.DEACTIVATE_ACCEPT: ESM.ESMDeactEPSBearerCtxtAccept,
+    EsmType.RESOURCE_ALLOCATION_REQUEST: ESM.ESMBearerResourceAllocRequest,
+    EsmType.RESOURCE_MODIFICATION_REQUEST: ESM.ESMBearerResourceModifRequest,
 }
+_ESM: Final = 2
+"""The protocol discriminator of bearers' messages (TS 24.007 11.2.3.1.1)."""
+_PTI: Final = 2
+"""Procedure transaction identity of the UE's request for a bearer; the attach has 1."""
+TFT: Final = bytes.fromhex("213000023011")
+"""The traffic of a dedicated bearer (TS 24.008 10.5.6.12): one filter, both directions, protocol UDP."""
+_DELETE_TFT: Final = b"\x40"
+_REGULAR_DEACTIVATION: Final = 36
+LAST_GUARANTEED_QCI: Final = 4
+"""Up to here a QCI has a guaranteed bit rate (TS 23.203 table 6.1.7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +115,11 @@ class Guti:
 
 @dataclass(frozen=True, slots=True)
 class Nas:
-    """A message that has been read; ``layer`` is pycrate's."""
+    """A message that has been read; ``layer`` is pycrate's, ``bearer`` the EPS bearer identity, where there is one."""
 
-    type: EmmType
+    type: EmmType | EsmType
     layer: Any
+    bearer: int = 0
 
 
 def protect(plain: bytes, header: SecurityHeader, count: int) -> bytes:
@@ -103,17 +135,19 @@ def read(octets: bytes) -> Nas:
     if len(octets) < 2:
         raise DecodeError("NAS message is cut")
     header = octets[0] >> 4
-    if header == 12:
-        return Nas(EmmType.SERVICE_REQUEST, None)
-    if header != SecurityHeader.PLAIN:
-        return read(octets[6:])
+    if octets[0] & 15 != _ESM:
+        if header == 12:
+            return Nas(EmmType.SERVICE_REQUEST, None)
+        if header != SecurityHeader.PLAIN:
+            return read(octets[6:])
+    of_bearer = octets[0] & 15 == _ESM
     try:
-        kind = EmmType(octets[1])
+        kind = EsmType(octets[2]) if of_bearer else EmmType(octets[1])
         layer = _CLASSES[kind]()
         layer.from_bytes(octets)
     except Exception as error:  # pycrate raises errors of many kinds on bad input
         raise DecodeError(f"NAS: {error}") from error
-    return Nas(kind, layer)
+    return Nas(kind, layer, octets[0] >> 4 if of_bearer else 0)
 
 
 def response_to(challenge: bytes) -> bytes:
@@ -185,6 +219,75 @@ def is_switch_off(detach: Nas) -> bool:
     return bool(int(detach.layer["EPSDetachType"][-1].to_uint()) & 8)
 
 
+def tau_request(guti: Guti, count: int, *, active: bool) -> bytes:
+    """Tell the tracking area; ``active`` asks for the connection to stay."""
+    message = EMM.EMMTrackingAreaUpdateRequest(
+        val={"NAS_KSI": 0, "EPSUpdateType": 8 * active, "OldGUTI": _guti_octets(guti), "UENetCap": UE_CAPABILITY}
+    )
+    return protect(_octets(message), SecurityHeader.INTEGRITY, count)
+
+
+def is_active(tau: Nas) -> bool:
+    """Whether a Tracking Area Update Request asks for the connection to stay."""
+    return bool(int(tau.layer["EPSUpdateType"][-1].to_uint()) & 8)
+
+
+def bearer_request(qci: int, count: int) -> bytes:
+    """Ask for a dedicated bearer beside the default one (8.3.8)."""
+    message = ESM.ESMBearerResourceAllocRequest(
+        val={
+            "ESMHeader": {"PTI": _PTI},
+            "LinkedEPSBearerId": DEFAULT_BEARER,
+            "TFAggregate": TFT,
+            "EPSQoS": _qos(qci),
+        }
+    )
+    return protect(_octets(message), SecurityHeader.INTEGRITY_AND_CIPHER, count)
+
+
+def qci_of(request: Nas) -> int:
+    """Read the QCI that a request for a bearer, or its activation, has."""
+    return _value(request, "EPSQoS")[0]
+
+
+def bearer_release_request(bearer: int, count: int) -> bytes:
+    """Ask for the end of a dedicated bearer (8.3.10)."""
+    message = ESM.ESMBearerResourceModifRequest(
+        val={
+            "ESMHeader": {"PTI": _PTI},
+            "LinkedEPSBearerId": bearer,
+            "TFAggregate": _DELETE_TFT,
+            "ESMCause": bytes((_REGULAR_DEACTIVATION,)),
+        }
+    )
+    return protect(_octets(message), SecurityHeader.INTEGRITY_AND_CIPHER, count)
+
+
+def released_bearer_of(request: Nas) -> int:
+    """Read which bearer a UE wants to end."""
+    return int(request.layer["LinkedEPSBearerId"].to_uint())
+
+
+def bearer_accept(bearer: int, count: int) -> bytes:
+    """The dedicated bearer stands."""
+    return _about_bearer(ESM.ESMActDediEPSBearerCtxtAccept, bearer, count)
+
+
+def bearer_released(bearer: int, count: int) -> bytes:
+    """The dedicated bearer is no more."""
+    return _about_bearer(ESM.ESMDeactEPSBearerCtxtAccept, bearer, count)
+
+
+def _about_bearer(message: Any, bearer: int, count: int) -> bytes:
+    octets = _octets(message(val={"ESMHeader": {"EPSBearerId": bearer}}))
+    return protect(octets, SecurityHeader.INTEGRITY_AND_CIPHER, count)
+
+
+def _qos(qci: int) -> bytes:
+    """EPS quality of service (9.9.4.3); those with a guaranteed rate have 64 kbit/s for all four rates."""
+    return bytes((qci,)) + (bytes((64, 64, 64, 64)) if qci <= LAST_GUARANTEED_QCI else b"")
+
+
 # -- from the MME ------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +351,32 @@ def ue_address_of(accept: Nas) -> str:
     bearer.from_bytes(_value(accept, "ESMContainer"))
     address = bearer["PDNAddr"][-1].to_bytes()
     return str(ipaddress.IPv4Address(address[1:5]))
+
+
+def tau_accept(count: int) -> bytes:
+    """Note the tracking area; the GUTI stays."""
+    return protect(_octets(EMM.EMMTrackingAreaUpdateAccept()), SecurityHeader.INTEGRITY_AND_CIPHER, count)
+
+
+def activate_dedicated(bearer: int, qci: int, count: int) -> bytes:
+    """Have the UE set a dedicated bearer up (8.3.3)."""
+    message = ESM.ESMActDediEPSBearerCtxtRequest(
+        val={
+            "ESMHeader": {"EPSBearerId": bearer, "PTI": _PTI},
+            "LinkedEPSBearerId": DEFAULT_BEARER,
+            "EPSQoS": _qos(qci),
+            "TFT": TFT,
+        }
+    )
+    return protect(_octets(message), SecurityHeader.INTEGRITY_AND_CIPHER, count)
+
+
+def deactivate(bearer: int, count: int) -> bytes:
+    """Have the UE give a dedicated bearer up (8.3.12)."""
+    message = ESM.ESMDeactEPSBearerCtxtRequest(
+        val={"ESMHeader": {"EPSBearerId": bearer, "PTI": _PTI}, "ESMCause": bytes((_REGULAR_DEACTIVATION,))}
+    )
+    return protect(_octets(message), SecurityHeader.INTEGRITY_AND_CIPHER, count)
 
 
 def detach_accept(count: int) -> bytes:

@@ -5,10 +5,13 @@
     {"id": 3, "do": "idle", "ue": "ue1"}
     {"id": 4, "do": "service", "ue": "ue1"}
     {"id": 5, "do": "detach", "ue": "ue1", "switch_off": false}
-    {"id": 6, "do": "status"}
+    {"id": 6, "do": "tau", "ue": "ue1", "active": false}
+    {"id": 7, "do": "bearer", "ue": "ue1", "qci": 1, "release": false}
+    {"id": 8, "do": "status"}
 
 A handover is of ``kind`` s1 or x2, and an S1 handover may have the ``outcome`` ok, cancel or failure. A service
-request may name another ``enb``, to which the UE has moved while idle. Status tells of all UEs, how many S1 connections
+request may name another ``enb``, to which the UE has moved while idle. ``bearer`` sets a dedicated one up, or releases
+the newest. Status tells of all UEs, how many S1 connections
 each eNodeB has, and what the user planes have counted.
 
 The answer carries the truth of the procedure in the form of a line of a truth file (``ev``, ``t0``, ``t``, ``imsi``,
@@ -73,11 +76,24 @@ class Detach(_Request):
     switch_off: bool = False
 
 
+class Tau(_Request):
+    do: Literal["tau"]
+    ue: str
+    active: bool = False
+
+
+class Bearer(_Request):
+    do: Literal["bearer"]
+    ue: str
+    qci: Annotated[int, Field(ge=1, le=9)] = 1
+    release: bool = False
+
+
 class Status(_Request):
     do: Literal["status"]
 
 
-Procedure = Attach | Handover | Idle | Service | Detach
+Procedure = Attach | Handover | Idle | Service | Detach | Tau | Bearer
 _REQUEST: TypeAdapter[Procedure | Status] = TypeAdapter(Annotated[Procedure | Status, Field(discriminator="do")])
 
 
@@ -204,6 +220,15 @@ class ControlServer:
             case Detach():
                 await ue.detach(switch_off=request.switch_off)
                 return "detach"
+            case Tau():
+                await ue.tau(active=request.active)
+                return "tau"
+            case Bearer(release=True):
+                await ue.release_bearer()
+                return "bearer_release"
+            case Bearer():
+                await ue.request_bearer(request.qci)
+                return "bearer_setup"
 
     def _enb(self, number: int) -> Enodeb:
         enb = self._enbs.get(number)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from mobiscud.core.ids import FTeid, Imsi
+from mobiscud.core.ids import FTeid, Imsi, Teid
 from testbed import nas_build as nas
 from testbed import s1ap_build as s1ap
 from testbed.enb import Downward, Enodeb, S1Connection
@@ -63,6 +63,8 @@ class RanUe:
         self._address: str | None = None
         self._nas_count = 0
         self._handover: _Handover | None = None
+        self._dedicated: dict[int, FTeid] = {}
+        """The S-GW's end of each bearer beside the default one, by E-RAB identity."""
 
     @property
     def state(self) -> str:
@@ -87,6 +89,7 @@ class RanUe:
             facts |= {"mme_ue_s1ap_id": connection.mme_ue_id, "enb_ue_s1ap_id": connection.enb_ue_id}
             facts["sgw_s1u_teid"] = connection.sgw and int(connection.sgw.teid)
             facts["enb_s1u_teid"] = connection.bearer and connection.bearer.downlink_teid
+        facts["dedicated"] = sorted(self._dedicated)
         return facts
 
     # -- attach, service request, detach -------------------------------------------------------------------------------
@@ -166,6 +169,72 @@ class RanUe:
         self._take_address(None)
         self._guti = None
 
+    async def tau(self, *, active: bool = False) -> None:
+        """Tell the tracking area. ``active``: a UE that was idle stays connected."""
+        self.mailbox.clear()
+        if self._guti is None or self._address is None or self.serving is None:
+            raise ProcedureError("tracking area update of a UE that is not attached")
+        connection = self._connection
+        self._nas_count += 1
+        request = nas.tau_request(self._guti, self._nas_count, active=active)
+        if connection is not None:
+            await self._send_nas(connection, request)
+            await self._expect_nas(connection, nas.EmmType.TAU_ACCEPT)
+            return
+        connection = self._open(self.serving)
+        await self._uu()
+        connection.send_first(
+            "InitialUEMessage",
+            NAS_PDU=request,
+            RRC_Establishment_Cause="mo-Signalling",
+            S_TMSI=_s_tmsi(self._guti),
+            **connection.place(),
+        )
+        if active:
+            setup = await self._expect(connection, "InitialContextSetupRequest")
+            await self._uu()
+            self._answer_context(connection, setup)
+        else:
+            await self._expect_nas(connection, nas.EmmType.TAU_ACCEPT)
+            await self._expect(connection, "UEContextReleaseCommand")
+
+    async def request_bearer(self, qci: int) -> None:
+        """Have a dedicated bearer set up."""
+        self.mailbox.clear()
+        connection = self._connected()
+        self._nas_count += 1
+        await self._send_nas(connection, nas.bearer_request(qci, self._nas_count))
+        setup = await self._expect(connection, "E-RABSetupRequest")
+        (e_rab,) = setup.ies["E_RABToBeSetupListBearerSUReq"]
+        activation = nas.read(e_rab["nAS-PDU"])
+        await self._uu()
+        downlink = self._open_dedicated(connection, e_rab)
+        item = {"e-RAB-ID": e_rab["e-RAB-ID"], **s1ap.tunnel_value(downlink)}
+        connection.send("E-RABSetupResponse", E_RABSetupListBearerSURes=[item])
+        self._nas_count += 1
+        await self._send_nas(connection, nas.bearer_accept(activation.bearer, self._nas_count))
+
+    async def release_bearer(self) -> None:
+        """Have the newest dedicated bearer taken down."""
+        self.mailbox.clear()
+        connection = self._connected()
+        if not self._dedicated:
+            raise ProcedureError("the UE has no dedicated bearer")
+        number = max(self._dedicated)
+        self._nas_count += 1
+        await self._send_nas(connection, nas.bearer_release_request(number, self._nas_count))
+        await self._expect(connection, "E-RABReleaseCommand")
+        await self._uu()
+        del self._dedicated[number]
+        connection.send("E-RABReleaseResponse", E_RABReleaseListBearerRelComp=[{"e-RAB-ID": number}])
+        self._nas_count += 1
+        await self._send_nas(connection, nas.bearer_released(number, self._nas_count))
+
+    def _open_dedicated(self, connection: S1Connection, e_rab: Mapping[str, Any]) -> FTeid:
+        """The eNodeB's end of a dedicated bearer. The emulated UE sends nothing on it."""
+        self._dedicated[e_rab["e-RAB-ID"]] = s1ap.tunnel_of(e_rab)
+        return FTeid(connection.enb.address, Teid(connection.enb.new_teid()))
+
     async def idle(self) -> None:
         """Release the connection, as after inactivity."""
         self.mailbox.clear()
@@ -211,7 +280,7 @@ class RanUe:
     def prepare_target(self, enb: Enodeb, request: S1apMessage) -> bool:
         """Answer a Handover Request at the target if it is for this UE: the S-GW's F-TEID tells, nothing else does."""
         handover, source = self._handover, self._connection
-        e_rab = request.ies["E_RABToBeSetupListHOReq"][0]
+        e_rab, *dedicated = request.ies["E_RABToBeSetupListHOReq"]
         if handover is None or source is None or enb is not handover.target or s1ap.tunnel_of(e_rab) != source.sgw:
             return False
         mme_ue_id = request.ies["MME_UE_S1AP_ID"]
@@ -227,6 +296,7 @@ class RanUe:
         connection.send(
             "HandoverRequestAcknowledge",
             E_RABAdmittedList=[{"e-RAB-ID": E_RAB_ID, **tunnels}],
+            **_not_admitted(dedicated),
             Target_ToSource_TransparentContainer=target_to_source(),
         )
         return True
@@ -271,6 +341,7 @@ class RanUe:
         await self._uu()
         target.enb.user_plane.arrive(target.bearer)
         self._connection = self._last = target
+        self._dedicated = {}  # targets admit the default bearer alone
 
     @staticmethod
     def _switch_path(target: S1Connection) -> None:
@@ -308,6 +379,7 @@ class RanUe:
         if address is not None:
             self._routes.add_address(address, self._index)
         self._address = address
+        self._dedicated = {}
 
     def _camp_on(self, enb: Enodeb) -> None:
         self.serving = enb
@@ -315,11 +387,12 @@ class RanUe:
             self._routes.camp_on(enb.config.ue_device, self._address, self._index)
 
     def _answer_context(self, connection: S1Connection, setup: S1apMessage) -> None:
-        e_rab = setup.ies["E_RABToBeSetupListCtxtSUReq"][0]
+        e_rab, *dedicated = setup.ies["E_RABToBeSetupListCtxtSUReq"]
         downlink = connection.open_bearer(s1ap.tunnel_of(e_rab), self._packed_address())
+        ends = {E_RAB_ID: downlink} | {item["e-RAB-ID"]: self._open_dedicated(connection, item) for item in dedicated}
         connection.send(
             "InitialContextSetupResponse",
-            E_RABSetupListCtxtSURes=[{"e-RAB-ID": E_RAB_ID, **s1ap.tunnel_value(downlink)}],
+            E_RABSetupListCtxtSURes=[{"e-RAB-ID": number, **s1ap.tunnel_value(end)} for number, end in ends.items()],
         )
 
     async def _send_nas(self, connection: S1Connection, octets: bytes) -> None:
@@ -373,6 +446,13 @@ def _target(enb: Enodeb) -> tuple[str, Mapping[str, Any]]:
 
 def _s_tmsi(guti: nas.Guti) -> dict[str, bytes]:
     return {"mMEC": guti.mme_code.to_bytes(1, "big"), "m-TMSI": guti.m_tmsi.to_bytes(4, "big")}
+
+
+def _not_admitted(e_rabs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A target with room for the default bearer alone."""
+    cause = ("radioNetwork", "no-radio-resources-available-in-target-cell")
+    failed = [{"e-RAB-ID": e_rab["e-RAB-ID"], "cause": cause} for e_rab in e_rabs]
+    return {"E_RABFailedToSetupListHOReqAck": failed} if failed else {}
 
 
 def _status(e_rab_id: int) -> dict[str, Any]:

@@ -28,6 +28,17 @@ class S11Client:
 
         :raises ProcedureError: when it is refused, or no response comes
         """
+        response = await self.command(kind, teid, *ies)
+        code = response.find(IeType.CAUSE)[0]
+        if code != CAUSE_ACCEPTED:
+            raise ProcedureError(f"{kind.name} refused with cause {code}")
+        return response
+
+    async def command(self, kind: MessageType, teid: int, *ies: Ie) -> Gtpv2Message:
+        """Send a command, which the S-GW answers by a request with the same sequence number (TS 29.274 7.6).
+
+        :raises ProcedureError: when none comes
+        """
         self._sequence = self._sequence % 0xFF_FFFF + 1
         sequence = self._sequence
         future = self._pending[sequence] = asyncio.get_running_loop().create_future()
@@ -39,10 +50,12 @@ class S11Client:
             raise ProcedureError(f"no response to {kind.name}") from error
         finally:
             del self._pending[sequence]
-        code = response.find(IeType.CAUSE)[0]
-        if code != CAUSE_ACCEPTED:
-            raise ProcedureError(f"{kind.name} refused with cause {code}")
         return response
+
+    def respond(self, request: Gtpv2Message, teid: int, *ies: Ie) -> None:
+        """Answer a request of the S-GW's."""
+        answer = Gtpv2Message(MessageType(request.type + 1), teid, request.sequence, ies)
+        self._udp.sendto(encode(answer), self._sgw)
 
     def close(self) -> None:
         """Close the socket."""

@@ -12,7 +12,7 @@ import secrets
 import socket
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.ids import FTeid, Teid
@@ -30,6 +30,7 @@ from testbed.gtpv2_build import (
     cause,
     decode,
     decode_ies,
+    dedicated_bearer_qos,
     ebi,
     encode,
     f_teid,
@@ -38,6 +39,7 @@ from testbed.gtpv2_build import (
     pdn_address,
 )
 from testbed.lte_config import PgwConfig, SgwConfig
+from testbed.nas_build import DEFAULT_BEARER
 
 
 @dataclass(slots=True)
@@ -49,6 +51,8 @@ class _SgwContext:
     ue_address: ipaddress.IPv4Address
     pgw_teid: int
     user_plane: Session
+    dedicated: dict[int, Session] = field(default_factory=dict)
+    """By EPS bearer identity."""
     forwarding_teid: int | None = None
     """Of the indirect tunnel during a handover."""
 
@@ -67,6 +71,8 @@ class Gateways:
         self._contexts: dict[int, _SgwContext] = {}
         self._fresh_addresses = _addresses(pgw.pool)
         self._returned: deque[ipaddress.IPv4Address] = deque()
+        self._asked: dict[int, Session] = {}
+        """Dedicated bearers that the MME has not answered for yet, by our own TEID."""
         self._notification = 0
         sgw_user.on_data_for_idle = self._notify_downlink_data
         asyncio.get_running_loop().add_reader(s11, self._readable)
@@ -101,8 +107,16 @@ class Gateways:
         match request.type:
             case MessageType.MODIFY_BEARER_REQUEST:
                 ies = self._modify(context, request)
+            case MessageType.BEARER_RESOURCE_COMMAND | MessageType.DELETE_BEARER_COMMAND:
+                return self._change_bearers(context, request)
+            case MessageType.CREATE_BEARER_RESPONSE:
+                self._point_dedicated(context, request)
+                return None
+            case MessageType.DELETE_BEARER_RESPONSE:
+                return None
             case MessageType.RELEASE_ACCESS_BEARERS_REQUEST:
-                self._sgw_user.release(context.user_plane)
+                for session in (context.user_plane, *context.dedicated.values()):
+                    self._sgw_user.release(session)
                 ies = (cause(),)
             case MessageType.CREATE_INDIRECT_DATA_FORWARDING_TUNNEL_REQUEST:
                 ies = self._forward(context, request)
@@ -136,7 +150,7 @@ class Gateways:
             pdn_address(str(ue_address)),
             Ie(IeType.APN_RESTRICTION, b"\0"),
             bearer_context(
-                ebi(5),
+                ebi(DEFAULT_BEARER),
                 cause(),
                 f_teid(Interface.S1U_SGW, s1u),
                 f_teid(Interface.S5U_PGW, s5u, instance=2),
@@ -154,10 +168,48 @@ class Gateways:
         return self._returned.popleft()
 
     def _modify(self, context: _SgwContext, request: Gtpv2Message) -> tuple[Ie, ...]:
-        bearer = decode_ies(request.find(IeType.BEARER_CONTEXT))
-        enb = f_teid_of(find(bearer, IeType.F_TEID))
-        self._sgw_user.point_to(context.user_plane, enb)
-        return (cause(), bearer_context(ebi(5), f_teid(Interface.S1U_ENB, enb), cause()))
+        answers = []
+        for bearer in request.bearers():
+            number = find(bearer, IeType.EBI)[0]
+            session = context.user_plane if number == DEFAULT_BEARER else context.dedicated.get(number)
+            if session is None:
+                continue
+            enb = f_teid_of(find(bearer, IeType.F_TEID))
+            self._sgw_user.point_to(session, enb)
+            answers.append(bearer_context(ebi(number), f_teid(Interface.S1U_ENB, enb), cause()))
+        return (cause(), *answers)
+
+    def _change_bearers(self, context: _SgwContext, command: Gtpv2Message) -> Gtpv2Message:
+        """The P-GW grants what the UE asks for: a dedicated bearer, or the end of some (TS 23.401 5.4.5, 5.4.4.2)."""
+        ended = [ie.value[0] for ie in command.ies if ie.type is IeType.EBI and ie.instance == 1]
+        ended += [find(bearer, IeType.EBI)[0] for bearer in command.bearers()]
+        if ended:
+            for number in ended:
+                if (session := context.dedicated.pop(number, None)) is not None:
+                    self._sgw_user.remove(session)
+            ies = tuple(Ie(IeType.EBI, bytes((number,)), 1) for number in ended)
+            return Gtpv2Message(MessageType.DELETE_BEARER_REQUEST, context.mme.teid, command.sequence, ies)
+        default = context.user_plane
+        session = Session(_new_teid(), _new_teid(), default.pgw, default.pgw_teid)
+        self._sgw_user.add(session)
+        self._asked[session.s1u_teid] = session
+        bearer = bearer_context(
+            ebi(0),
+            Ie(IeType.BEARER_TFT, command.find(IeType.TAD)),
+            f_teid(Interface.S1U_SGW, FTeid(str(self._sgw.s1u_address), Teid(session.s1u_teid))),
+            f_teid(Interface.S5U_PGW, FTeid(str(self._pgw.s5_address), Teid(default.pgw_teid)), instance=1),
+            dedicated_bearer_qos(command.find(IeType.FLOW_QOS)[0]),
+        )
+        ies = (Ie(IeType.PTI, command.find(IeType.PTI)), ebi(DEFAULT_BEARER), bearer)
+        return Gtpv2Message(MessageType.CREATE_BEARER_REQUEST, context.mme.teid, command.sequence, ies)
+
+    def _point_dedicated(self, context: _SgwContext, response: Gtpv2Message) -> None:
+        """The MME has given the dedicated bearer its identity, and tells the eNodeB's end."""
+        (bearer,) = response.bearers()
+        own = f_teid_of(find(bearer, IeType.F_TEID, 1))
+        if (session := self._asked.pop(own.teid, None)) is not None:
+            context.dedicated[find(bearer, IeType.EBI)[0]] = session
+            self._sgw_user.point_to(session, f_teid_of(find(bearer, IeType.F_TEID)))
 
     def _forward(self, context: _SgwContext, request: Gtpv2Message) -> tuple[Ie, ...]:
         """Open an indirect tunnel towards the target's F-TEID (TS 29.274 7.2.18, 7.2.19)."""
@@ -166,7 +218,7 @@ class Gateways:
         context.forwarding_teid = _new_teid()
         self._sgw_user.forward(context.forwarding_teid, f_teid_of(find(bearer, IeType.F_TEID)))
         end = FTeid(str(self._sgw.s1u_address), Teid(context.forwarding_teid))
-        return (cause(), bearer_context(ebi(5), cause(), f_teid(Interface.SGW_DOWNLINK_FORWARDING, end)))
+        return (cause(), bearer_context(ebi(DEFAULT_BEARER), cause(), f_teid(Interface.SGW_DOWNLINK_FORWARDING, end)))
 
     def _stop_forwarding(self, context: _SgwContext) -> None:
         if context.forwarding_teid is not None:
@@ -176,7 +228,8 @@ class Gateways:
     def _delete(self, context: _SgwContext) -> None:
         self._stop_forwarding(context)
         del self._contexts[context.own_teid]
-        self._sgw_user.remove(context.user_plane)
+        for session in (context.user_plane, *context.dedicated.values()):
+            self._sgw_user.remove(session)
         self._pgw_user.remove(context.ue_address.packed, context.pgw_teid)
         self._returned.append(context.ue_address)
 
@@ -185,7 +238,7 @@ class Gateways:
             if context.user_plane is session:
                 self._notification += 1
                 notification = Gtpv2Message(
-                    MessageType.DOWNLINK_DATA_NOTIFICATION, context.mme.teid, self._notification, (ebi(5),)
+                    MessageType.DOWNLINK_DATA_NOTIFICATION, context.mme.teid, self._notification, (ebi(DEFAULT_BEARER),)
                 )
                 self._s11.sendto(encode(notification), (context.mme.address, GTPC_PORT))
 

@@ -265,6 +265,43 @@ async def test_order_of_messages_is_open5gs(lte: Lte) -> None:
     assert markers == ["10.0.0.2\t10.0.0.11"]
 
 
+async def test_bearers_and_tracking_areas(lte: Lte) -> None:
+    """What a UE does beside moving: each message decodes, and the monitor says what it means."""
+    async with lte.capture("any", "core", "any") as wire, RanClient(lte.control_socket) as ran:
+        await ran.attach("ue1", 1)
+        assert (await ran.bearer("ue1", qci=1))["dedicated"] == [6]
+        assert (await ran.bearer("ue1", qci=7))["dedicated"] == [6, 7]
+        assert (await ran.bearer("ue1", release=True))["dedicated"] == [6]
+        await ran.idle("ue1")
+        assert (await ran.service("ue1"))["dedicated"] == [6], "the network has kept it"
+        await lte.ping("ue", INTERNET_SERVER)
+        assert (await ran.handover("ue1", 2))["dedicated"] == [], "the target has room for the default bearer alone"
+        await lte.ping("ue", INTERNET_SERVER)
+        await ran.bearer("ue1", qci=5)
+        assert (await ran.handover("ue1", 3, kind="x2"))["dedicated"] == []
+        await ran.tau("ue1")
+        await ran.idle("ue1")
+        assert (await ran.tau("ue1"))["state"] == "idle"
+        assert (await ran.tau("ue1", active=True))["state"] == "connected"
+        await lte.ping("ue", INTERNET_SERVER)
+        with pytest.raises(RanError, match="the UE has no dedicated bearer"):
+            await ran.bearer("ue1", release=True)
+        await ran.detach("ue1")
+        assert await lte.stop("ran") == (0, b"")
+        assert await lte.stop("epc") == (0, b"")
+
+    assert await tshark(wire, "-Y", "_ws.malformed || _ws.expert.severity >= 0x600000") == []
+    said = await netns.command(*(sys.executable, "-m", "mobiscud", "replay", str(wire), "--output", "jsonl"))
+    events = [json.loads(line) for line in said.splitlines()]
+    kinds = [event["type"].removeprefix("org.mobiscud.") for event in events]
+    assert kinds.count("bearer.established") == 3
+    assert kinds.count("bearer.released") >= 1
+    assert kinds.count("tracking_area.updated") == 3
+    assert "monitor.desynchronised" not in kinds
+    first = next(event["data"] for event in events if event["type"].endswith("bearer.established"))
+    assert [(bearer["e_rab_id"], bearer["qci"]) for bearer in first["bearers"]] == [(6, 1)]
+
+
 FACTS = {
     "attach": ["ue.attached"],
     "service": ["ue.connected"],
