@@ -86,6 +86,12 @@ class Hypervisor(Protocol):
     async def states(self) -> dict[PvmId, PvmState]:
         """Ask for all PVMs that are not absent."""
 
+    async def memory(self) -> dict[PvmId, int]:
+        """Ask for all guests that are not absent, and how many MiB each has."""
+
+    async def paused(self) -> tuple[PvmId, ...]:
+        """Ask for those that stand still on request."""
+
     async def migrate(self, order: MigrationOrder) -> CopyStatistics:
         """Move the PVM, and return when all of it is at the target, with its disk where that is not shared.
 

@@ -219,18 +219,21 @@ class LibvirtHypervisor:
     async def states(self) -> dict[PvmId, PvmState]:
         """List the active domains."""
 
-        def ask() -> dict[PvmId, PvmState]:
-            found = {}
-            for domain in self._open_connection().listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-                try:
-                    state, _ = domain.state()
-                except libvirt.libvirtError:
-                    continue  # it ended after the list was made
-                running = state in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED)
-                found[PvmId(domain.name())] = PvmState.RUNNING if running else PvmState.SUSPENDED
-            return found
+        def state_of(domain: Any) -> PvmState:
+            running = domain.state()[0] in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED)
+            return PvmState.RUNNING if running else PvmState.SUSPENDED
 
-        return await self._call("list", ask)
+        return await self._call("list", lambda: self._active(state_of))
+
+    async def memory(self) -> dict[PvmId, int]:
+        """List the active domains with their size."""
+        return await self._call("list", lambda: self._active(lambda domain: int(domain.maxMemory()) >> 10))
+
+    async def paused(self) -> tuple[PvmId, ...]:
+        """List the active domains that a user of libvirt stopped."""
+        states = await self._call("list", lambda: self._active(lambda domain: tuple(domain.state())))
+        by_user = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
+        return tuple(sorted(pvm_id for pvm_id, state in states.items() if state == by_user))
 
     async def migrate(self, order: MigrationOrder) -> CopyStatistics:
         """Migrate peer to peer: the two libvirtds agree between themselves, and undo if one of them goes away."""
@@ -334,6 +337,16 @@ class LibvirtHypervisor:
 
     def _saved_images(self, pvm_id: PvmId) -> list[Path]:
         return list(self._config.saved_images.glob(f"{pvm_id}@*.image"))
+
+    def _active(self, ask: Callable[[Any], Result]) -> dict[PvmId, Result]:
+        """Ask every active domain."""
+        found = {}
+        for domain in self._open_connection().listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+            try:
+                found[PvmId(domain.name())] = ask(domain)
+            except libvirt.libvirtError:
+                continue  # it ended after the list was made
+        return found
 
     def _find(self, pvm_id: PvmId) -> Any | None:
         try:

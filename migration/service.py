@@ -17,6 +17,7 @@ from migration.fencing import end_by_force
 from migration.hypervisor import CopyStatistics, Hypervisor, MigrationOrder
 from migration.libvirt_host import LibvirtHypervisor
 from migration.lifecycle import Notice, PvmResumed, PvmState, PvmSuspended, advance, difference
+from migration.room import Room
 from migration.threads import in_thread
 from migration.verdict import (
     HypervisorFacts,
@@ -105,6 +106,8 @@ class PersonalVmHost:
         self._on_notice = on_notice
         self._hypervisor: Hypervisor = hypervisor or LibvirtHypervisor(config, gateway, images)
         self._limit_s = limit_s
+        self._room = Room(config, self._hypervisor, self._put_aside)
+        self._paused_in_order: dict[PvmId, None] = {}
         self._facts: HypervisorFacts | None = None
         self._states: dict[PvmId, PvmState] = {}
         self._jobs: dict[PvmId, _Job] = {}
@@ -151,25 +154,32 @@ class PersonalVmHost:
         The fastest way is taken: let a paused one go on, else restore its saved image, else boot, which goes on for
         some seconds after the return.
 
-        :raises AdapterError: the hypervisor refuses, or has it but not running
+        :raises AdapterError: the hypervisor refuses, or has it but not running; or there is no room for it
         """
+        if await self._hypervisor.state(pvm.id) is PvmState.ABSENT:
+            await self._room.promise(pvm.id, self._memory_mib(pvm))
+        try:
+            way = await self._start(pvm)
+        finally:
+            self._room.forget(pvm.id)
+        log.info("pvm started", pvm=pvm.id, cloudlet=self._config.cloudlet, way=way)
+
+    async def _start(self, pvm: Pvm) -> str:
         async with self._lock(pvm.id):
             match await self._hypervisor.state(pvm.id):
                 case PvmState.RUNNING:
-                    return
+                    return "running"
                 case PvmState.SUSPENDED:
                     if not await self._hypervisor.resume(pvm.id):
                         raise AdapterError(f"{pvm.id} is here, but stands still")
-                    way = "resumed"
+                    return "resumed"
                 case PvmState.ABSENT:
                     if await self._hypervisor.restore(pvm, paused=False):
-                        way = "restored"
-                    else:
-                        await self._hypervisor.boot(pvm)
-                        way = "booted"
+                        return "restored"
+                    await self._hypervisor.boot(pvm)
+                    return "booted"
                 case _ as never:
                     assert_never(never)
-        log.info("pvm started", pvm=pvm.id, cloudlet=self._config.cloudlet, way=way)
 
     async def prepare(self, pvm: Pvm) -> bool:
         """Have an absent PVM with a saved image stand ready in memory, so that ``start`` only lets it go on.
@@ -190,10 +200,11 @@ class PersonalVmHost:
         return has_disk or self._config.on_stop != "destroy"
 
     async def expect(self, pvm: Pvm) -> None:
-        """Make ready for a PVM that is to migrate here, before its migration begins.
+        """Make ready for a PVM that is to migrate here, before its migration begins: a place, and its disk.
 
         :raises AdapterError: it cannot come
         """
+        await self._room.promise(pvm.id, self._memory_mib(pvm))
         async with self._lock(pvm.id):
             await self._hypervisor.expect(pvm)
 
@@ -203,6 +214,15 @@ class PersonalVmHost:
         :raises AdapterError: the hypervisor refuses
         """
         await self.abort(pvm_id)
+        await self._stop(pvm_id)
+        if self._config.on_stop == "pause":
+            self._paused_in_order.pop(pvm_id, None)
+            self._paused_in_order[pvm_id] = None
+            while self._config.pool is not None and len(await self._hypervisor.paused()) > self._config.pool:
+                if not await self._put_aside():
+                    break
+
+    async def _stop(self, pvm_id: PvmId) -> None:
         async with self._lock(pvm_id):
             keep = {"save": self._hypervisor.save, "pause": self._hypervisor.pause}.get(self._config.on_stop)
             if keep is not None and await self._hypervisor.state(pvm_id) is PvmState.RUNNING:
@@ -216,6 +236,23 @@ class PersonalVmHost:
             elif self._config.on_stop == "pause":
                 return  # it stands still already, or is absent
             await self._hypervisor.destroy(pvm_id)
+
+    async def _put_aside(self) -> bool:
+        """Save the one that has stood still for longest; one that was paused before we came is older than any other."""
+        order = {pvm_id: place for place, pvm_id in enumerate(self._paused_in_order)}
+        for pvm_id in sorted(await self._hypervisor.paused(), key=lambda paused: order.get(paused, -1)):
+            async with self._lock(pvm_id):
+                if pvm_id not in await self._hypervisor.paused():
+                    continue  # it was wanted meanwhile
+                await self._hypervisor.save(pvm_id)
+            self._paused_in_order.pop(pvm_id, None)
+            log.info("paused pvm saved", pvm=pvm_id, cloudlet=self._config.cloudlet)
+            return True
+        return False
+
+    def _memory_mib(self, pvm: Pvm) -> int:
+        image = image_of(pvm.image, self._images, self._config)
+        return self._config.memory_mib if image is None else image.memory_mib
 
     async def state(self, pvm_id: PvmId) -> PvmState:
         """Ask the hypervisor for one PVM: this cloudlet's statement when its whereabouts are in doubt.
@@ -248,6 +285,13 @@ class PersonalVmHost:
         """
         states = await self._hypervisor.states()
         return tuple(sorted(pvm_id for pvm_id, state in states.items() if state is PvmState.RUNNING))
+
+    async def standing_still(self) -> tuple[PvmId, ...]:
+        """Ask the hypervisor which PVMs are in memory, and stand still on request.
+
+        :raises AdapterError: it does not answer
+        """
+        return await self._hypervisor.paused()
 
     def is_migrating(self, pvm_id: PvmId) -> bool:
         """Tell whether the PVM is on its way from here."""

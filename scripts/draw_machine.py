@@ -39,7 +39,7 @@ def samples(kind: Any) -> Iterator[Any]:
         yield from (kind(place, "45.45.0.2", TUNNELS) for place in (*places, None))
     elif kind in (inputs.DetourAsked, inputs.MoveAsked, inputs.PvmSeen, inputs.PvmGone, inputs.PvmKept):
         yield from (kind(place) for place in places)
-    elif kind in (inputs.MoveRefused, inputs.StaysThere, inputs.MoveFailed, inputs.PvmRefused):
+    elif kind in (inputs.MoveRefused, inputs.StaysThere, inputs.MoveFailed, inputs.PvmRefused, inputs.NoRoom):
         yield kind("why")
     elif kind in (inputs.HaltedThere, inputs.MovedHere, inputs.Halted, inputs.Landed, inputs.MoveSucceeded):
         yield kind(1)

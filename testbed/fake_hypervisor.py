@@ -18,6 +18,9 @@ from mobiscud.core.ids import PvmId
 GUEST_MIB: Final = 50
 """What a copy moves."""
 
+GUEST_MEMORY_MIB: Final = 128
+"""What a guest takes of its host."""
+
 UNLIMITED_MIB_S: Final = 100_000
 """The bandwidth where none is ordered: fast, so that tests are."""
 
@@ -158,6 +161,14 @@ class FakeHypervisor:
     async def states(self) -> dict[PvmId, PvmState]:
         """See all guests' states."""
         return {pvm_id: guest.state for pvm_id, guest in self.guests.items()}
+
+    async def memory(self) -> dict[PvmId, int]:
+        """See how large they are: all the same."""
+        return dict.fromkeys(self.guests, GUEST_MEMORY_MIB)
+
+    async def paused(self) -> tuple[PvmId, ...]:
+        """See which were paused."""
+        return tuple(sorted(self._paused))
 
     async def migrate(self, order: MigrationOrder) -> CopyStatistics:
         """Copy for as long as the bandwidth makes it take, then switch; post-copy switches first."""

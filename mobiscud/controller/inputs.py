@@ -225,6 +225,13 @@ class MoveDue:
 
 
 @dataclass(frozen=True, slots=True)
+class NoRoom:
+    """Our own hypervisor cannot take the PVM."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class StayedAway:
     """The UE has been idle or detached for as long as its PVM waits, since the arrival ``token``."""
 
@@ -255,6 +262,7 @@ Input = (
     | MoveSucceeded
     | MoveFailed
     | MoveDue
+    | NoRoom
     | StayedAway
 )
 

@@ -41,6 +41,7 @@ from mobiscud.controller.inputs import (
     MoveFailed,
     MoveRefused,
     MoveSucceeded,
+    NoRoom,
     PvmGone,
     PvmKept,
     PvmRefused,
@@ -105,6 +106,7 @@ def _placed(r: UeRecord, i: Arrival) -> UeRecord:
         r,
         registered=True,
         absent=False,
+        no_room=None,
         ue_ip=i.ue_ip or r.ue_ip,
         ue_at=i.cloudlet,
         pvm_at=r.pvm_at or i.cloudlet,
@@ -451,6 +453,15 @@ def _pull_later(r: UeRecord, i: MoveRefused | StaysThere) -> Result:
     return unpull(r)
 
 
+def _no_room(r: UeRecord, i: NoRoom) -> Result:
+    """The PVM was not asked for, since it would not fit here: it is reached where it is, and that is told once."""
+    failed = Announce(PvmMigrationFailed, from_cloudlet=r.pvm_at, to_cloudlet=r.here, reason=i.reason)
+    told = (failed,) if r.no_room != i.reason else ()
+    r = replace(r, no_room=i.reason)
+    r, commands = prepare(r) if r.coming else unsettle(r, None, again=True)
+    return r, (*commands, *told)
+
+
 def unpull(r: UeRecord) -> Result:
     """PULLING no longer: the UE is here, is expected, or has gone elsewhere."""
     if r.coming:
@@ -638,6 +649,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.DETOURED, MoveAsked): _refuse_move,
     (Phase.PULLING, MoveRefused): _pull_later,
     (Phase.PULLING, StaysThere): _pull_later,
+    (Phase.PULLING, NoRoom): _no_room,
     (Phase.PULLING, HaltedThere): _halted_there,
     (Phase.PULLING, Landed): _landed,
     (Phase.PULLING, MovedHere): _pulled,

@@ -60,6 +60,8 @@ class UeRecord:
     """Whether the PVM outlasts its UE's absence for a while; else it stops at once at detach, never for idleness."""
     keeps: bool = False
     """Whether a stop here leaves something to go on from: memory, or a disk that no other host has."""
+    no_room: str | None = None
+    """Why our hypervisor does not take the PVM, as it was last told."""
     absent: bool = False
     """Whether the UE is idle or detached."""
     standby: tuple[UplinkTunnel, ...] = ()

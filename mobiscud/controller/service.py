@@ -33,6 +33,7 @@ from mobiscud.controller.inputs import (
     MoveFailed,
     MoveRefused,
     MoveSucceeded,
+    NoRoom,
     PvmRefused,
     PvmRunning,
     StayedAway,
@@ -456,8 +457,8 @@ class CloudletController:
         try:
             await self._hypervisor.expect(self._records[ue].pvm)
         except MobiScudError as error:
-            log.warning("not ready for the pvm", ue=ue, error=str(error))
-            self.submit(ue, MoveRefused(str(error)))
+            log.info("the PVM cannot come", ue=ue, reason=str(error))
+            self.submit(ue, NoRoom(str(error)))
             return
         if not await self._ask(of, "move", {"ue": ue, "to": self._around.here}):
             self.submit(ue, MoveRefused("not granted"))

@@ -63,6 +63,11 @@ class HypervisorConfig(Section):
     mode: Literal["auto", "pre_copy", "post_copy"] = "auto"
     on_stop: Literal["destroy", "save", "pause"] = "destroy"
     """What a stop does: end the guest; keep its memory in a file; or keep it in memory, the fastest to start again."""
+    pool: int | None = Field(default=None, ge=0)
+    """How many of the paused stay in memory; beyond it those paused longest are saved. None: all."""
+    max_pvms: int | None = Field(default=None, ge=1)
+    max_memory_mib: int | None = Field(default=None, ge=64)
+    """How many PVMs fit, and how much memory they have together. None: no limit."""
     saved_images: Path = Path("/var/lib/mobiscud/saved")
     """Where such files are, on a disk that the hypervisor and this program see by the same path."""
     disks: Path = Path("/var/lib/mobiscud/disks")
@@ -76,6 +81,8 @@ class HypervisorConfig(Section):
             raise ValueError("kernel and initrd go together")
         if self.image is not None and self.kernel is not None:
             raise ValueError("image and kernel exclude each other")
+        if self.pool is not None and self.on_stop != "pause":
+            raise ValueError("pool needs on_stop: pause")
         given = (("kernel", self.kernel), ("initrd", self.initrd))
         _all_absolute((name, path) for name, path in given if path is not None)
         return self

@@ -110,6 +110,7 @@ def test_nothing_is_a_configuration_too() -> None:
         (WHOLE.replace(", kernel: /k, initrd: /i", ""), "hypervisors: c1 needs kernel and initrd, or image, for p2"),
         (WHOLE.replace("kernel: /k, ", ""), "hypervisors[0]: kernel and initrd go together"),
         (WHOLE.replace("kernel: /k", "kernel: k"), "hypervisors[0]: kernel is an absolute path"),
+        (WHOLE.replace("kernel: /k", "pool: 3, kernel: /k"), "hypervisors[0]: pool needs on_stop: pause"),
         ("images: {a: {}}", "images.a: needs kernel and initrd, or disk, or all three"),
         ("images: {a: {kernel: /k}}", "images.a: kernel and initrd go together"),
         ("images: {a: {disk: d}}", "images.a: disk is an absolute path"),

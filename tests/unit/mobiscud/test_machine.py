@@ -23,6 +23,7 @@ from mobiscud.controller.inputs import (
     MoveFailed,
     MoveRefused,
     MoveSucceeded,
+    NoRoom,
     PvmGone,
     PvmKept,
     PvmRefused,
@@ -297,6 +298,20 @@ def test_a_kept_pvm_that_cannot_go_on_stays_kept_and_traffic_takes_the_core() ->
 def test_a_kept_pvm_sleeps_on_while_its_ue_comes_and_goes_where_it_cannot_reach_it() -> None:
     dormant().on(UeArrived(None, IP, T1)).on(UeWentIdle()).on(UeLeft()).on(PvmSeen(C1)).is_in(Phase.DORMANT)
     dormant().on(PvmSeen(C2)).is_in(Phase.AWAY)
+
+
+def test_a_pvm_that_does_not_fit_is_not_asked_for_and_that_is_told_once() -> None:
+    detour = (SetPath(path(C1, C2, T2), None, C1), AskDetour(C1), Consult(Moment.ARRIVED, 1, again=True))
+    failed = Announce(PvmMigrationFailed, from_cloudlet=C1, to_cloudlet=C2, reason="full")
+    (
+        pulling()
+        .on(NoRoom("full"), *detour, failed)
+        .is_in(Phase.DETOURED)
+        .on(MoveDue(1), AskMove(C1))
+        .on(NoRoom("full"), *detour)
+        .on(MoveDue(1), AskMove(C1))
+        .on(NoRoom("no libvirt"), *detour, replace(failed, reason="no libvirt"))
+    )
 
 
 def test_attach_at_a_cell_of_another_cloudlet_is_none_of_ours() -> None:
