@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 import libvirt
@@ -64,6 +65,11 @@ def notice_of(pvm_id: PvmId, at_ns: int, event: int, detail: int) -> Notice | No
             return PvmStopped(pvm_id, at_ns, STOP_REASONS.get(detail, StopReason.UNKNOWN))
         case _:
             return None
+
+
+def is_over_tls(uri: str) -> bool:
+    """Tell whether a libvirt URI asks for TLS."""
+    return urlsplit(uri).scheme.endswith("+tls")
 
 
 class LibvirtHypervisor:
@@ -240,6 +246,8 @@ class LibvirtHypervisor:
         assert self._loop is not None
         flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
         parameters: dict[str, Any] = {}
+        if is_over_tls(order.target):
+            flags |= libvirt.VIR_MIGRATE_TLS  # else only the talk between the daemons is, and memory goes in the clear
         if order.mode is MigrationMode.POST_COPY:
             flags |= libvirt.VIR_MIGRATE_POSTCOPY
         if order.bandwidth_mib_s is not None:

@@ -38,11 +38,13 @@ STOP_TIMEOUT_S: Final = 5.0
 
 LIBVIRTD_CONF: Final = """\
 host_uuid = "{host_uuid}"
-listen_tls = 0
-listen_tcp = 1
+listen_tls = {tls}
+listen_tcp = {tcp}
 listen_addr = "{address}"
 tcp_port = "16509"
+tls_port = "16514"
 auth_tcp = "none"
+auth_tls = "none"
 auth_unix_rw = "none"
 auth_unix_ro = "none"
 unix_sock_dir = "/run/libvirt"
@@ -69,12 +71,17 @@ keepalive_interval = 1
 keepalive_count = 3
 """
 
+QEMU_TLS_CONF: Final = """default_tls_x509_cert_dir = "/etc/pki/qemu"
+default_tls_x509_verify = 1
+"""
+
 
 class CloudletHost:
     """One host, in a network namespace that somebody else made and that holds ``management_address`` already.
 
     Everything in it dies with this process, or with :meth:`crash`; :meth:`stop` also sweeps its directory.
-    The libvirtd listens without authentication, which is safe only because that address is in a namespace.
+    Without ``pki`` the libvirtd listens without authentication, which is safe only because that address is in a
+    namespace; with it, it takes TLS alone, from those with a certificate of the same authority.
     """
 
     def __init__(
@@ -86,18 +93,21 @@ class CloudletHost:
         run_dir: Path,
         bridge: str = "br-pvm",
         bridge_ports: tuple[str, ...] = (),
+        pki: Path | None = None,
     ) -> None:
         """Describe the host.
 
         :param run_dir: where its private directories are made, in a directory of its name
         :param bridge: the Linux bridge that its guests' NICs are plugged into
         :param bridge_ports: devices of the namespace to plug into it as well
+        :param pki: what ``scripts/make-certificates.sh`` made for this host: its ``/etc/pki``
         """
         self.name = name
         self.netns = netns
         self.management_address = management_address
         self.bridge = bridge
         self._bridge_ports = bridge_ports
+        self._pki = pki
         self._directory = run_dir / name
         self._init: asyncio.subprocess.Process | None = None
         self._init_pid = 0
@@ -111,7 +121,7 @@ class CloudletHost:
     @property
     def migration_uri(self) -> str:
         """How another host's libvirtd reaches this one's."""
-        return f"qemu+tcp://{self.management_address}/system"
+        return f"qemu+{'tcp' if self._pki is None else 'tls'}://{self.management_address}/system"
 
     @property
     def log_directory(self) -> Path:
@@ -222,16 +232,24 @@ class CloudletHost:
         if CAPABILITY_CACHE.is_dir():
             shutil.copytree(CAPABILITY_CACHE, self._directory / "cache/qemu/capabilities")
         host_uuid = uuid.uuid5(uuid.NAMESPACE_DNS, f"{self.name}.mobiscud")
-        values = {"host_uuid": host_uuid, "address": self.management_address}
+        tls = int(self._pki is not None)
+        values = {"host_uuid": host_uuid, "address": self.management_address, "tls": tls, "tcp": 1 - tls}
         (self._directory / "etc/libvirtd.conf").write_text(LIBVIRTD_CONF.format(**values))
-        (self._directory / "etc/qemu.conf").write_text(QEMU_CONF.format(**values))
+        qemu = QEMU_CONF.format(**values) + (QEMU_TLS_CONF if tls else "")
+        (self._directory / "etc/qemu.conf").write_text(qemu)
         for name, account in ACCOUNTS.items():
             accounts = Path("/etc", name).read_text()
             if "libvirt-qemu:" not in accounts:
                 accounts += account + "\n"
             (self._directory / name).write_text(accounts)
-        for target in PRIVATE_DIRECTORIES.values():
+        if self._pki is not None:
+            shutil.copytree(self._pki, self._directory / "pki")
+        for _, target in self._private_directories():
             Path(target).mkdir(parents=True, exist_ok=True)  # where the private ones are bound over
+
+    def _private_directories(self) -> list[tuple[str, str]]:
+        pki = [] if self._pki is None else [("pki", "/etc/pki")]
+        return [*pki, *PRIVATE_DIRECTORIES.items()]
 
     def _keep_capabilities(self) -> None:
         """Save what this libvirtd found out, for the hosts and runs after it."""
@@ -255,7 +273,7 @@ class CloudletHost:
 
     async def _start_init(self) -> None:
         binds = [f"{self._directory}/{name}:/etc/{name}" for name in ACCOUNTS]
-        binds += [f"{self._directory}/{name}:{target}" for name, target in PRIVATE_DIRECTORIES.items()]
+        binds += [f"{self._directory}/{name}:{target}" for name, target in self._private_directories()]
         program = Path(__file__).with_name("nsinit.py")
         self._init = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(program), self.netns, self.name, *binds),

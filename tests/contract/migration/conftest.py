@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface
@@ -30,6 +30,7 @@ from testbed.guest.client import GuestClient
 GATEWAY = IPv4Interface("10.91.0.1/16")
 WITH_DISK = "with-disk"
 """The image of the catalogue whose PVMs have a disk."""
+MAKE_CERTIFICATES = Path(__file__).parents[3] / "scripts/make-certificates.sh"
 DISK_MIB = 4
 BASE_MIB = 16
 PRIVATE_DISKS = Path("/var/lib/libvirt/images/pvms")
@@ -108,7 +109,7 @@ async def open_fake_site(cloudlets: int, **settings: Any) -> AsyncIterator[Site]
             hypervisor = site.add(uri, with_disk=frozenset({WITH_DISK}))
             if config.shared_disks:
                 hypervisor.disks = shared
-            opened.cloudlets.append(await _enter(stack, config, uri, hypervisor, {}))
+            opened.cloudlets.append(await _enter(stack, config, uri, hypervisor, {}, GATEWAY))
         yield opened
 
 
@@ -142,7 +143,15 @@ class LibvirtSite:
 
 
 @asynccontextmanager
-async def open_libvirt_site(directory: Path, cloudlets: int, **settings: Any) -> AsyncIterator[Site]:
+async def open_libvirt_site(
+    directory: Path,
+    cloudlets: int,
+    *,
+    authorities: Sequence[str] = (),
+    gateway: IPv4Interface = GATEWAY,
+    **settings: Any,
+) -> AsyncIterator[Site]:
+    """``gateway``: as the guests know it. ``authorities``: who signs each host's certificate; none: no TLS."""
     prefix = f"mt{os.getpid():x}-"
     built = await asyncio.to_thread(image.build)
     opened = LibvirtSite([], [], f"{prefix}net")
@@ -153,12 +162,15 @@ async def open_libvirt_site(directory: Path, cloudlets: int, **settings: Any) ->
     async with AsyncExitStack() as stack:
         stack.push_async_callback(netns.delete, await _wire(prefix, cloudlets))
         for number in range(1, cloudlets + 1):
+            address = f"10.90.0.{number}"
+            pki = await certified(directory, authorities[number - 1], f"c{number}", address) if authorities else None
             host = CloudletHost(
                 f"c{number}",
                 netns=f"{prefix}c{number}",
-                management_address=f"10.90.0.{number}",
+                management_address=address,
                 run_dir=directory,
                 bridge_ports=("data",),
+                pki=pki,
             )
             stack.push_async_callback(host.stop)
             await host.start()
@@ -166,8 +178,17 @@ async def open_libvirt_site(directory: Path, cloudlets: int, **settings: Any) ->
             config = HypervisorConfig(
                 cloudlet=host.name, uri=host.uri, kernel=built.kernel, initrd=built.initrd, **settings
             )
-            opened.cloudlets.append(await _enter(stack, config, host.migration_uri, None, images))
+            opened.cloudlets.append(await _enter(stack, config, host.migration_uri, None, images, gateway))
         yield opened
+
+
+async def certified(directory: Path, authority: str, name: str, address: str) -> Path:
+    """Make a host's certificates as an operator does, and the authority if there is none yet; gives their directory."""
+    place = directory / authority
+    if not place.exists():
+        await netns.command(str(MAKE_CERTIFICATES), "ca", str(place))
+    await netns.command(str(MAKE_CERTIFICATES), "host", str(place), name, address)
+    return place / "hosts" / name
 
 
 async def _enter(
@@ -176,9 +197,10 @@ async def _enter(
     uri: str,
     hypervisor: FakeHypervisor | None,
     images: dict[str, ImageConfig],
+    gateway: IPv4Interface,
 ) -> Cloudlet:
     notices: list[Notice] = []
-    vms = PersonalVmHost(config, GATEWAY, notices.append, images=images, hypervisor=hypervisor)
+    vms = PersonalVmHost(config, gateway, notices.append, images=images, hypervisor=hypervisor)
     return Cloudlet(await stack.enter_async_context(vms), uri, notices)
 
 
