@@ -128,9 +128,13 @@ def _disk(path: Path) -> Element:
 
 
 def _network_card(pvm: Pvm, bridge: str) -> Element:
-    """Describe a NIC whose packets are whole on the wire: a userspace switch finishes no checksums."""
+    """Describe a NIC whose packets are whole on the wire: a userspace switch finishes no checksums.
+
+    Its port of the bridge talks to none of the other PVMs', only to the switch's.
+    """
     card = Element("interface", type="bridge")
     SubElement(card, "source", bridge=bridge)
+    SubElement(card, "port", isolated="yes")
     SubElement(card, "mac", address=pvm.mac)
     SubElement(card, "model", type="virtio")
     driver = SubElement(card, "driver", name="qemu")

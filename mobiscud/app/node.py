@@ -167,6 +167,7 @@ async def _watch(capture: LiveCapture, monitor: Monitor, sink: Sink) -> None:
 @contextlib.asynccontextmanager
 async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, keys: UeKeys) -> AsyncIterator[None]:
     from flows.service import CloudletSwitch
+    from migration.isolation import close_host
     from migration.lifecycle import Notice, PvmResumed, PvmSuspended
     from migration.service import PersonalVmHost
     from mobiscud.controller.inputs import HEARD
@@ -204,6 +205,8 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
     async with contextlib.AsyncExitStack() as stack:
         journal = stack.enter_context(Journal(config.site.state_dir / f"{config.site.node}.journal"))
         switch = await stack.enter_async_context(CloudletSwitch(switch_config, config.offload))
+        for problem in close_host(host_config.bridge):
+            log.warning("personal VMs may reach their host", bridge=host_config.bridge, problem=problem)
         host = PersonalVmHost(host_config, config.offload.gateway, on_notice, images=config.images)
         hypervisor = await stack.enter_async_context(host)
         requests = Requests(bus, config.site.name, config.site.node)

@@ -97,6 +97,10 @@ def test_packets_leave_with_whole_checksums() -> None:
         assert set(offloads.attrib.values()) == {"off"}
 
 
+def test_a_guest_has_no_way_to_its_neighbours() -> None:
+    assert described().find("devices/interface/port[@isolated='yes']") is not None
+
+
 def test_nothing_is_there_that_would_slow_a_migration_down() -> None:
     domain = described()
     assert domain.find("devices/disk") is None
