@@ -6,6 +6,7 @@ configuration; 130 interrupted. What a command needs beyond the base install is 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -163,6 +164,24 @@ def check_config(file: Path, config_file: Path | None, log_level: str, log_forma
     for problem in dict.fromkeys(p for host in config.hypervisors for p in missing_files(config.images, host)):
         click.echo(f"mobiscud: {problem}", err=True)
     click.echo("OK")
+
+
+@cli.command(short_help="What this machine lacks, and the mend.")
+@common
+def doctor(config_file: Path | None, log_level: str, log_format: str) -> None:
+    """Look at this machine, one line a finding: ok, warn or fail, with the mend. Changes nothing.
+
+    With -c FILE it looks at what that node needs; without, at what any node may. Ends with 1 when something fails.
+    """
+    config = prepare(config_file, log_level, log_format)
+    from mobiscud.app import doctor as consultation
+
+    findings = asyncio.run(consultation.examine(config))
+    for finding in findings:
+        click.echo(str(finding))
+    failed = sum(finding.level == "fail" for finding in findings)
+    if failed:
+        fail(f"{failed} of {len(findings)} checks failed: mend what is said above", 1)
 
 
 @cli.command(short_help="The paper's handover experiment, here.")
