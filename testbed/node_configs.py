@@ -77,6 +77,7 @@ def nodes(setting: Setting, subscribers: Sequence[Subscriber], places: Places) -
                     "kernel": str(places.image.kernel),
                     "initrd": str(places.image.initrd),
                     "mode": setting.migration_mode,
+                    **setting.hypervisor,
                 }
             ],
             "offload": {"gateway": GATEWAY, "subscribers": at_mtso if k == AT_MTSO else beside},

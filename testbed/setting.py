@@ -61,6 +61,7 @@ class Setting:
     ``cloudlets``: eNodeBs, each with a cloudlet. ``ues``: how many; all have PVMs but those in ``plain_ues``; those of
     ``mtso_ues`` have theirs at the MTSO. ``shapes``: jitter, loss and rate by kind of link (``paper_topology``).
     ``forwarding`` and ``interruption_s``: of handovers, as ``lte_config`` has them.
+    ``hypervisor``: more keys of each section of ``hypervisors``.
     ``preferred``: network and nodes run before other programs, as if each had processors of its own.
     """
 
@@ -72,6 +73,7 @@ class Setting:
     preferred: bool = False
     migration_mode: str = "auto"
     migration: Mapping[str, Any] | None = None
+    hypervisor: Mapping[str, Any] = field(default_factory=dict)
     plain_ues: frozenset[int] = frozenset()
     mtso_ues: frozenset[int] = frozenset()
     shapes: Mapping[str, Shape] = field(default_factory=dict)
