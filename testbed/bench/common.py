@@ -99,6 +99,9 @@ def _lines(values: dict[str, Any], indent: str) -> list[str]:
         shown = name.replace("_per_s", "/s").replace("_", " ")
         if isinstance(value, dict):
             lines += [f"{indent}{shown}", *_lines(value, indent + "  ")]
+        elif isinstance(value, list):
+            for place, row in enumerate(value, start=1):
+                lines += [f"{indent}{shown} {place}", *_lines(row, indent + "  ")]
         else:
             number = f"{value:,}" if isinstance(value, int) else value
             lines.append(f"{indent}{shown:24} {'-' if value is None else number:>12}")

@@ -26,6 +26,18 @@ def test_a_report_has_the_form_of_the_contract_and_can_be_read() -> None:
     ]
 
 
+def test_rows_can_be_read_too() -> None:
+    made = common.report("migrate", {"rows": [{"mode": "pre_copy", "total_ms": {"p50": 1.5}}, {"mode": "post_copy"}]})
+    assert [line.split() for line in common.describe(made).splitlines()[1:]] == [
+        ["rows", "1"],
+        ["mode", "pre_copy"],
+        ["total", "ms"],
+        ["p50", "1.5"],
+        ["rows", "2"],
+        ["mode", "post_copy"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("figure", "yardstick", "times"), [(10, 4, 2.5), (1000, 3, 333.0), (None, 3, None), (3, 0, None)]
 )
