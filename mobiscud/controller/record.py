@@ -109,10 +109,13 @@ def set_path(
         raise ValueError("a UE without address has no path")
     ue_at = ue_at or r.here
     pvm_at = pvm_at or r.pvm_at or r.here
-    uplinks = (*r.tunnels.uplinks, *(r.expected.uplinks if r.expected else ()), *r.standby)
-    path = PathSpec(r.ue_ip, r.pvm, pvm_at, ue_at, tuple(dict.fromkeys(uplinks)), r.tunnels.downlink)
-    elsewhere = next((c for c in (pvm_at, ue_at) if c != r.here), None)
-    return SetPath(path, announce, elsewhere or "local")
+    uplinks = r.tunnels.uplinks
+    if r.expected is not None or r.standby:
+        all_uplinks = (*uplinks, *(r.expected.uplinks if r.expected else ()), *r.standby)
+        uplinks = tuple(dict.fromkeys(all_uplinks))
+    path = PathSpec(r.ue_ip, r.pvm, pvm_at, ue_at, uplinks, r.tunnels.downlink)
+    via = pvm_at if pvm_at != r.here else ue_at if ue_at != r.here else "local"
+    return SetPath(path, announce, via)
 
 
 def pulling_path(r: UeRecord, announce: type[OffloadEvent] | None) -> SetPath:
