@@ -161,8 +161,12 @@ def _redirect(r: UeRecord) -> Result:
 
 
 def _park(r: UeRecord, i: Any) -> Result:
-    """The PVM waits; what it sends leaves by the core, so that the S-GW pages."""
-    r = replace(_nowhere(r), phase=Phase.PARKED, ready=None, expected=None)
+    """The PVM waits; what it sends leaves by the core, so that the S-GW pages.
+
+    Who is ready for a UE that has not been there may have heard of it first: that it is ready it says once.
+    """
+    ready = None if r.ready == r.ue_at else r.ready
+    r = replace(_nowhere(r), phase=Phase.PARKED, ready=ready, expected=None)
     return r, (SetPath(None, OffloadRemoved),)
 
 

@@ -219,7 +219,9 @@ class World:
             if type(command) is Refuse:
                 self._refuse(now, ue, here, happened)
                 return
-            self._hands[type(command)](now, ue, here, command)
+            hand = self._hands.get(type(command))
+            if hand is not None:  # the others only a switch or a hypervisor would feel
+                hand(now, ue, here, command)
 
     def _away(self, ue: Ue, here: CloudletId) -> UeRecord:
         """What a controller knows that has only heard."""

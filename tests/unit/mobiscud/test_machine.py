@@ -456,6 +456,18 @@ def test_an_idle_ue_is_reached_through_the_core() -> None:
     )
 
 
+def test_a_ue_that_comes_back_elsewhere_is_found_though_that_was_heard_there_first() -> None:
+    (
+        serving()
+        .on(DetourAsked(C2))
+        .on(UeWentIdle(), SetPath(None, OffloadRemoved))
+        .on(UeArrived(C2, IP, T2), SetPath(path(C1, C2), OffloadMoved, C2), SetPath(path(C1, C2), None, C2))
+        .is_in(Phase.LENDING)
+        .on(UeWentIdle(), SetPath(None, OffloadRemoved))
+        .on(UeArrived(C2, IP, T2))
+    )
+
+
 def test_detach_leaves_neither_rules_nor_pvm() -> None:
     (
         serving()
