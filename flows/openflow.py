@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import ssl
 import struct
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +72,29 @@ class OpenFlowChannel:
         self._why_lost = ""
         self.lost = asyncio.Event()
         self.ports: dict[str, PortNo] = {}
+        self.on_frame: Callable[[bytes], None] = lambda frame: None
+        """Called with each frame that a flow tells us (``Tell``), once ``listen`` has asked for them."""
+
+    async def listen(self) -> None:
+        """Have frames sent to us, whole; Open vSwitch sends none to who has not said how much of them he wants."""
+        self._check()
+        self._send(parser.OFPSetConfig(self._version, of.OFPC_FRAG_NORMAL, of.OFPCML_MAX))
+        await self.barrier()
+
+    def inject(self, frame: bytes, port: str) -> None:
+        """Send a frame of our own out of a port.
+
+        :raises AdapterError: the switch lacks the port, or the connection is lost
+        """
+        self._check()
+        if port not in self.ports:
+            raise AdapterError(f"the switch has no port {port!r}")
+        out = [parser.OFPActionOutput(self.ports[port], 0)]
+        self._send(
+            parser.OFPPacketOut(
+                self._version, buffer_id=of.OFP_NO_BUFFER, in_port=of.OFPP_CONTROLLER, actions=out, data=frame
+            )
+        )
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Make all changes at one moment, in order, or none of them; return when the switch has confirmed.
@@ -240,6 +263,8 @@ class OpenFlowChannel:
         message = ofproto_parser.msg(self._version, version, kind, length, xid, data)
         if kind == of.OFPT_ERROR:
             self._fail(xid, _reason(message))
+        elif kind == of.OFPT_PACKET_IN:
+            self.on_frame(message.data)
         elif kind == of.OFPT_MULTIPART_REPLY:
             self._take_part(xid, message.body, bool(message.flags & of.OFPMPF_REPLY_MORE))
         else:

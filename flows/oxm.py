@@ -24,6 +24,7 @@ from flows.rules import (
     Output,
     OutputBack,
     SetEthernet,
+    Tell,
 )
 from mobiscud.core.errors import AdapterError, DecodeError
 from mobiscud.core.ids import PortNo, TableId
@@ -112,6 +113,8 @@ def match_fields(match: Match, ports: Ports) -> bytes:
         found += _address_field(Oxm.IPV4_DST, Oxm.IPV6_DST, match.ip_dst)
     if match.arp_target:
         found += field(Oxm.ARP_OP, ARP_REQUEST.to_bytes(2)) + field(Oxm.ARP_TPA, address(match.arp_target))
+    if match.arp_sender:
+        found += field(Oxm.ARP_OP, ARP_REPLY.to_bytes(2)) + field(Oxm.ARP_SPA, address(match.arp_sender))
     return found
 
 
@@ -131,6 +134,7 @@ def read_match(fields: bytes, names: PortNames) -> Match:
     :raises DecodeError: it is not one of ours
     """
     found: dict[str, str | int] = {}
+    operation = 0
     for header, value in _tlvs(fields):
         which = header >> 9 & 0x7F
         if header >> 16 != OXM_BASIC >> 16 or (header & MASKED and which not in (Oxm.IPV6_SRC, Oxm.IPV6_DST)):
@@ -152,12 +156,16 @@ def read_match(fields: bytes, names: PortNames) -> Match:
                 found["ip_src"] = _ipv6_text(value)
             case Oxm.IPV6_DST:
                 found["ip_dst"] = _ipv6_text(value)
-            case Oxm.ARP_OP if int.from_bytes(value) == ARP_REQUEST:
-                pass
+            case Oxm.ARP_OP:
+                operation = int.from_bytes(value)
             case Oxm.ARP_TPA:
                 found["arp_target"] = str(IPv4Address(value))
+            case Oxm.ARP_SPA:
+                found["arp_sender"] = str(IPv4Address(value))
             case other:
                 raise DecodeError(f"a match on field {other}")
+    if operation != (ARP_REQUEST if "arp_target" in found else ARP_REPLY if "arp_sender" in found else 0):
+        raise DecodeError(f"a match on ARP operation {operation}")
     return Match(**found)  # type: ignore[arg-type]
 
 
@@ -184,29 +192,36 @@ def _step(action: Action, ports: Ports) -> bytes:
     """The action's octets (7.2.5); ``Goto`` is an instruction instead."""
     match action:
         case SetEthernet(source, destination):
-            return set_field(Oxm.ETH_SRC, mac(source)) + set_field(Oxm.ETH_DST, mac(destination))
+            whose = set_field(Oxm.ETH_SRC, mac(source)) if source else b""
+            return whose + set_field(Oxm.ETH_DST, mac(destination))
         case DecrementTtl():
             return struct.pack("!HHxxxx", of.OFPAT_DEC_NW_TTL, 8)
         case Output(port):
             return OUTPUT.pack(of.OFPAT_OUTPUT, OUTPUT.size, number(port, ports), 0)
         case OutputBack():
             return OUTPUT.pack(of.OFPAT_OUTPUT, OUTPUT.size, of.OFPP_IN_PORT, 0)
+        case Tell():
+            return OUTPUT.pack(of.OFPAT_OUTPUT, OUTPUT.size, of.OFPP_CONTROLLER, of.OFPCML_NO_BUFFER)
         case AnswerArp(of_address, at):
-            return b"".join(
-                (
-                    _move(NXM_ETH_SRC, NXM_ETH_DST, 48),
-                    set_field(Oxm.ETH_SRC, mac(at)),
-                    set_field(Oxm.ARP_OP, ARP_REPLY.to_bytes(2)),
-                    _move(NXM_ARP_SHA, NXM_ARP_THA, 48),
-                    _move(NXM_ARP_SPA, NXM_ARP_TPA, 32),
-                    set_field(Oxm.ARP_SHA, mac(at)),
-                    set_field(Oxm.ARP_SPA, address(of_address)),
-                )
-            )
+            return _arp_answer(mac(at), address(of_address))
         case Goto():
             return b""
         case _ as never:
             assert_never(never)
+
+
+def _arp_answer(at: bytes, of_address: bytes) -> bytes:
+    return b"".join(
+        (
+            _move(NXM_ETH_SRC, NXM_ETH_DST, 48),
+            set_field(Oxm.ETH_SRC, at),
+            set_field(Oxm.ARP_OP, ARP_REPLY.to_bytes(2)),
+            _move(NXM_ARP_SHA, NXM_ARP_THA, 48),
+            _move(NXM_ARP_SPA, NXM_ARP_TPA, 32),
+            set_field(Oxm.ARP_SHA, at),
+            set_field(Oxm.ARP_SPA, of_address),
+        )
+    )
 
 
 def set_field(which: int, value: bytes) -> bytes:
@@ -240,6 +255,9 @@ def read_instructions(octets: bytes, names: PortNames) -> tuple[Action, ...]:
 
 
 def _read_actions(octets: bytes, names: PortNames) -> Iterator[Action]:
+    if (answer := _read_arp_answer(octets)) is not None:
+        yield answer
+        octets = octets[len(_arp_answer(bytes(6), bytes(4))) :]
     source = ""
     for kind, body in _blocks(octets):
         match kind:
@@ -247,7 +265,7 @@ def _read_actions(octets: bytes, names: PortNames) -> Iterator[Action]:
                 header, value = next(_tlvs(body), (0, b""))
                 if header == _header(Oxm.ETH_SRC, 6) and not source:
                     source = value.hex(":")
-                elif header == _header(Oxm.ETH_DST, 6) and source:
+                elif header == _header(Oxm.ETH_DST, 6):
                     yield SetEthernet(source, value.hex(":"))
                     source = ""
                 else:
@@ -256,12 +274,23 @@ def _read_actions(octets: bytes, names: PortNames) -> Iterator[Action]:
                 yield DecrementTtl()
             case of.OFPAT_OUTPUT if body[:4] == of.OFPP_IN_PORT.to_bytes(4):
                 yield OutputBack()
+            case of.OFPAT_OUTPUT if body[:4] == of.OFPP_CONTROLLER.to_bytes(4):
+                yield Tell()
             case of.OFPAT_OUTPUT:
                 yield Output(_name(body[:4], names))
             case other:
                 raise DecodeError(f"an action of type {other}")
     if source:
         raise DecodeError("half a change of the Ethernet header")
+
+
+def _read_arp_answer(octets: bytes) -> AnswerArp | None:
+    """The answer with whose octets these begin, if they do: its addresses are in its last two actions."""
+    blank = _arp_answer(bytes(6), bytes(4))
+    at, of_address = (octets[len(blank) - end : len(blank) - end + size] for end, size in ((24, 6), (8, 4)))
+    if len(octets) < len(blank) or not octets.startswith(_arp_answer(at, of_address)):
+        return None
+    return AnswerArp(str(IPv4Address(of_address)), at.hex(":"))
 
 
 def _name(value: bytes, names: PortNames) -> str:

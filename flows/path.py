@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address, IPv6Network
 
-from flows.pipeline import DOWNLINK, LINK, NORMAL, SOURCE, UPLINK, Layout, flow_name, link_mac
+from flows.pipeline import CLASSIFY, CORE, DOWNLINK, LINK, NORMAL, SOURCE, UPLINK, Layout, flow_name, link_mac
 from flows.rules import (
     Action,
+    AnswerArp,
     DecapRule,
     DecrementTtl,
     EncapRule,
@@ -15,6 +16,7 @@ from flows.rules import (
     Goto,
     Match,
     Output,
+    OutputBack,
     Rule,
     SetEthernet,
     ue_cookie,
@@ -59,6 +61,13 @@ def _family_rules(cookie: Cookie, ue_ip: str, pvm_ip: str, path: PathSpec, layou
     up = Match(eth_type=ether_type, ip_src=to_match, ip_dst=address)
     if path.pvm_at == layout.cloudlet:
         rules.append(flow(UPLINK, up, SetEthernet(layout.gateway_mac, path.pvm.mac), Output(layout.pvm_port)))
+        if layout.sgi_port:
+            # Not by MAC alone: a frame that the network floods must not come in by two cloudlets.
+            from_core = Match(layout.sgi_port, ether_type, path.pvm.mac, ip_dst=address)
+            rules.append(flow(CLASSIFY, from_core, Goto(UPLINK)))
+            if ether_type == EtherType.IPV4:
+                asked = Match(layout.sgi_port, EtherType.ARP, arp_target=address)
+                rules.append(flow(CLASSIFY, asked, AnswerArp(address, path.pvm.mac), OutputBack()))
     else:
         rules.append(flow(UPLINK, up, *_to_peer(path.pvm_at, layout)))
 
@@ -68,6 +77,8 @@ def _family_rules(cookie: Cookie, ue_ip: str, pvm_ip: str, path: PathSpec, layou
             rules.append(flow(DOWNLINK, down, Output(layout.gi_port)))
     elif path.ue_at is not None:
         rules.append(flow(DOWNLINK, down, *_to_peer(path.ue_at, layout)))
+    elif layout.sgi_port:
+        rules.append(flow(DOWNLINK, down, DecrementTtl(), Goto(CORE)))
 
     rules += (DecapRule(cookie, tunnel, address, ue, path.flows) for tunnel in path.uplinks)
     if path.downlink is not None:

@@ -1,13 +1,15 @@
 """The tables of a cloudlet's bridge, and the flows that are there whoever the UEs are.
 
-    CLASSIFY  what may come in by which port, and ARP for the personal VMs' gateway
+    CLASSIFY  what may come in by which port, and ARP for the personal VMs' gateway and, towards the core, for the VMs
     SOURCE    packets of personal VMs that come from whom they say (one flow a VM)
     UPLINK    packets from a UE to its personal VM     (one flow a UE)
     DOWNLINK  packets from a personal VM to its UE     (one flow a UE)
     LINK      frames for another cloudlet, by its link address: out of the inter-cloudlet port that leads there
+    CORE      packets for UEs that no cloudlet has: to the core's next hop, which brings them to the P-GW
 
 Between cloudlets every frame carries the link address of the cloudlet it is for, so that one in between passes it on
 without knowing the UE. Toward the personal VMs all cloudlets are the same gateway: a VM that moves notices nothing.
+Toward the core every VM is a host of one network, by its own address and MAC, wherever it runs (docs/adr/0002).
 """
 
 from __future__ import annotations
@@ -17,7 +19,20 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from flows.rules import OURS, Action, AnswerArp, DecrementTtl, EtherType, FlowRule, Goto, Match, Output, OutputBack
+from flows.rules import (
+    OURS,
+    Action,
+    AnswerArp,
+    DecrementTtl,
+    EtherType,
+    FlowRule,
+    Goto,
+    Match,
+    Output,
+    OutputBack,
+    SetEthernet,
+    Tell,
+)
 from mobiscud.core.errors import ConfigError
 from mobiscud.core.ids import CloudletId, TableId
 
@@ -26,17 +41,25 @@ SOURCE: Final = TableId(5)
 UPLINK: Final = TableId(10)
 DOWNLINK: Final = TableId(20)
 LINK: Final = TableId(30)
+CORE: Final = TableId(40)
 
 MISS: Final = 0
 NORMAL: Final = 100
 EXCEPTION: Final = 200
 
 
-FLOW_NAMES: Final[Mapping[int, str]] = {SOURCE: "source", UPLINK: "uplink", DOWNLINK: "downlink"}
+FLOW_NAMES: Final[Mapping[int, str]] = {
+    CLASSIFY: "from-core",
+    SOURCE: "source",
+    UPLINK: "uplink",
+    DOWNLINK: "downlink",
+}
 
 
 def flow_name(table: TableId, match: Match) -> str:
     """How the flows of a table that are made for UEs are called."""
+    if match.eth_type == EtherType.ARP:
+        return "arp"
     return FLOW_NAMES.get(table, "static") + ("6" if match.eth_type == EtherType.IPV6 else "")
 
 
@@ -50,7 +73,8 @@ class Layout:
     """The ports of a cloudlet's bridge, and its surroundings.
 
     ``peers`` gives the port by which each other cloudlet is reached, over others if need be. ``gateway_address`` and
-    ``gateway_mac`` are those of the personal VMs' gateway, the same in every cloudlet.
+    ``gateway_mac`` are those of the personal VMs' gateway, the same in every cloudlet. ``sgi_port`` leads to the core's
+    side of the P-GW, where ``sgi_gateway`` is the next hop towards UEs; both empty where there is no such port.
     """
 
     cloudlet: CloudletId
@@ -59,6 +83,8 @@ class Layout:
     peers: Mapping[CloudletId, str]
     gateway_address: str
     gateway_mac: str
+    sgi_port: str = ""
+    sgi_gateway: str = ""
 
     def __post_init__(self) -> None:
         names = {self.gateway_mac: "the gateway"}
@@ -75,7 +101,7 @@ class Layout:
 
 def static_rules(layout: Layout) -> frozenset[FlowRule]:
     """All flows that do not depend on any UE. What they do not let in is dropped."""
-    return frozenset({*_classify(layout), *_misses(), *_links(layout)})
+    return frozenset({*_classify(layout), *_misses(), *_links(layout), *_next_hop_told(layout)})
 
 
 def _static(name: str, table: TableId, priority: int, match: Match, *actions: Action) -> FlowRule:
@@ -107,7 +133,31 @@ def _misses() -> list[FlowRule]:
         _static("not-uplink", UPLINK, MISS, Match(), Goto(DOWNLINK)),
         _static("no-ue", DOWNLINK, MISS, Match()),
         _static("no-link", LINK, MISS, Match()),
+        _static("no-next-hop", CORE, MISS, Match()),
     ]
+
+
+def _next_hop_told(layout: Layout) -> list[FlowRule]:
+    """Where the core's next hop is, it says itself."""
+    if not layout.sgi_port:
+        return []
+    answer = Match(in_port=layout.sgi_port, eth_type=EtherType.ARP, arp_sender=layout.sgi_gateway)
+    return [_static("next-hop", CLASSIFY, NORMAL, answer, Tell())]
+
+
+def core_rules(layout: Layout, next_hop: str) -> frozenset[FlowRule]:
+    """The way to the core, once the MAC of its next hop is known.
+
+    Only frames of a VM that runs here leave with the VM's own MAC: by them the network learns where it is.
+    """
+    from_vm = Match(in_port=layout.pvm_port)
+    out = Output(layout.sgi_port)
+    return frozenset(
+        {
+            _static("vm-to-core", CORE, EXCEPTION, from_vm, SetEthernet("", next_hop), out),
+            _static("to-core", CORE, NORMAL, Match(), SetEthernet(link_mac(layout.cloudlet), next_hop), out),
+        }
+    )
 
 
 def _links(layout: Layout) -> list[FlowRule]:

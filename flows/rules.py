@@ -34,9 +34,10 @@ class EtherType(IntEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Match:
-    """What a packet must look like; an empty field matches anything. ``arp_target`` makes it an ARP request.
+    """What a packet must look like; an empty field matches anything.
 
-    ``ip_src`` and ``ip_dst`` are of the version that ``eth_type`` says, with a prefix length where not all bits count.
+    ``arp_target`` makes it an ARP request for that address, ``arp_sender`` an ARP answer by that one. ``ip_src`` and
+    ``ip_dst`` are of the version that ``eth_type`` says, with a prefix length where not all bits count.
     """
 
     in_port: str = ""
@@ -46,11 +47,12 @@ class Match:
     ip_dst: str = ""
     arp_target: str = ""
     eth_src: str = ""
+    arp_sender: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SetEthernet:
-    """Give the frame these addresses."""
+    """Give the frame these addresses; an empty source stays as it is."""
 
     source: str
     destination: str
@@ -74,6 +76,11 @@ class OutputBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Tell:
+    """Hand a copy of the frame to the controller."""
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerArp:
     """Turn the ARP request into the answer that ``address`` is at ``mac`` (RFC 826), without sending it."""
 
@@ -88,7 +95,7 @@ class Goto:
     table: TableId
 
 
-Action = SetEthernet | DecrementTtl | Output | OutputBack | AnswerArp | Goto
+Action = SetEthernet | DecrementTtl | Output | OutputBack | Tell | AnswerArp | Goto
 
 
 @dataclass(frozen=True, slots=True)

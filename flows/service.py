@@ -13,14 +13,16 @@ from typing import Self
 
 import structlog
 
+from flows.arp import announcement
 from flows.encode import AddFlow, DeleteFlow, DeleteFound, DeleteOurs, FoundFlow, understand
 from flows.gtp_datapath.datapath import GtpDatapath, WirePorts
 from flows.gtp_datapath.entries import Counter
+from flows.next_hop import NextHop
 from flows.openflow import OpenFlowChannel, TlsFiles, connect
 from flows.path import path_rules
 from flows.pipeline import Layout, link_mac, static_rules
 from flows.plan import PathPlan, diff
-from flows.rules import OURS, DecapRule, EncapRule, FlowRule, Rule, Slot, ue_cookie
+from flows.rules import OURS, AnswerArp, DecapRule, EncapRule, FlowRule, Rule, Slot, ue_cookie
 from mobiscud.core.config import OffloadConfig, SwitchConfig
 from mobiscud.core.edge import PathSpec
 from mobiscud.core.errors import AdapterError, ConfigError, DecodeError, SetupError
@@ -63,6 +65,8 @@ def layout_of(switch: SwitchConfig, offload: OffloadConfig) -> Layout:
         peers={CloudletId(peer): port for peer, port in switch.peers.items()},
         gateway_address=str(offload.gateway.ip),
         gateway_mac=offload.gateway_mac,
+        sgi_port=switch.sgi_port or "",
+        sgi_gateway=str(switch.sgi_gateway or ""),
     )
 
 
@@ -77,6 +81,7 @@ class CloudletSwitch:
     def __init__(self, switch: SwitchConfig, offload: OffloadConfig) -> None:
         self._config = switch
         self._layout = layout_of(switch, offload)
+        self._next_hop = NextHop(self._layout)
         ports = WirePorts(switch.enb_port, switch.core_port, switch.gi_port)
         self._datapath = GtpDatapath(switch.cloudlet, ports, switch.bpffs, link_mac(self._layout.cloudlet))
         self._installed: dict[Cookie, dict[Slot, Rule]] = {}
@@ -236,7 +241,7 @@ class CloudletSwitch:
                         self._channel = channel
                     if not ready.done():
                         ready.set_result(None)
-                    await channel.lost.wait()
+                    await self._next_hop.keep(channel, self._changing)
                     log.warning("switch lost", cloudlet=self._config.cloudlet)
             except (SetupError, AdapterError, ConfigError) as error:
                 if not ready.done():
@@ -258,11 +263,12 @@ class CloudletSwitch:
         """
         found, strange = _understood(await channel.our_flows(), channel)
         if adopt:
+            self._next_hop.adopt(found)
             for rule in found:
                 if rule.cookie != OURS:
                     self._adopt(rule)
         known = (rule for rule in self._occupied.values() if isinstance(rule, FlowRule))
-        plan = diff({*static_rules(self._layout), *known}, found)
+        plan = diff({*static_rules(self._layout), *self._next_hop.rules(), *known}, found)
         adds = [AddFlow(rule) for rule in plan.adds if isinstance(rule, FlowRule)]
         deletes = [DeleteFlow(rule) for rule in plan.deletes if isinstance(rule, FlowRule)]
         await channel.commit([*map(DeleteFound, strange), *deletes, *adds])
@@ -290,6 +296,10 @@ class CloudletSwitch:
             if not isinstance(rule, FlowRule):
                 self._datapath.add(rule)
             self._adopt(rule)
+        # Who begins to answer for an address says so unasked: the core then brings the VM's packets here at once.
+        for rule in rules:
+            if isinstance(rule, FlowRule) and isinstance(answer := rule.actions[0], AnswerArp):
+                channel.inject(announcement(answer.address, answer.mac), rule.match.in_port)
 
     async def _delete(self, rules: list[Rule], channel: OpenFlowChannel) -> None:
         """Unmake rules of one kind, but for those whose slot another UE has taken since (the same one, renamed)."""

@@ -17,7 +17,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from flows.path import path_rules
-from flows.pipeline import CLASSIFY, Layout, static_rules
+from flows.pipeline import CLASSIFY, Layout, core_rules, static_rules
 from flows.plan import diff
 from flows.rules import (
     AnswerArp,
@@ -34,11 +34,12 @@ from flows.rules import (
     Rule,
     SetEthernet,
     Slot,
+    Tell,
 )
 from mobiscud.core.config import OffloadConfig
 from mobiscud.core.edge import FlowAction, FlowFilter, PathSpec
 from mobiscud.core.ids import TableId, UeKey
-from testbed.switch_bench import HERE, MTU, PEERS, Emerged
+from testbed.switch_bench import HERE, MTU, NEXT_HOP, NEXT_HOP_MAC, PEERS, Emerged
 
 G_PDU: Final = 255
 
@@ -48,8 +49,10 @@ class FakeSwitch:
 
     def __init__(self) -> None:
         offload = OffloadConfig()
-        self._layout = Layout(HERE, "gi1", "pvm", PEERS, str(offload.gateway.ip), offload.gateway_mac)
-        self._flows: dict[Slot, FlowRule] = {rule.slot: rule for rule in static_rules(self._layout)}
+        gateway = str(offload.gateway.ip), offload.gateway_mac
+        self._layout = Layout(HERE, "gi1", "pvm", PEERS, *gateway, "sgi", NEXT_HOP)
+        static = static_rules(self._layout) | core_rules(self._layout, NEXT_HOP_MAC)
+        self._flows: dict[Slot, FlowRule] = {rule.slot: rule for rule in static}
         self._entries: dict[Slot, MapRule] = {}
         self._installed: dict[UeKey, frozenset[Rule]] = {}
         self._neighbours: dict[str, tuple[str, str, int | None]] = {}
@@ -167,7 +170,7 @@ class FakeSwitch:
             for action in rule.actions:
                 match action:
                     case SetEthernet(source, destination):
-                        packet.src, packet.dst = source, destination
+                        packet.src, packet.dst = source or packet.src, destination
                     case DecrementTtl():
                         hops = "ttl" if packet.payload.version == 4 else "hlim"
                         if getattr(packet.payload, hops) <= 1:
@@ -180,6 +183,8 @@ class FakeSwitch:
                         emerged += self._output(to, port, packet)
                     case OutputBack():
                         emerged.append((port, bytes(packet)))
+                    case Tell():
+                        pass  # the next hop is known here
                     case AnswerArp(address, mac):
                         arp = packet[ARP]
                         answer = ARP(op=2, hwsrc=mac, psrc=address, hwdst=arp.hwsrc, pdst=arp.psrc)
@@ -262,5 +267,6 @@ def _matches(match: Match, port: str, packet: Ether) -> bool:
             for asked, address in ((match.ip_src, ip.src), (match.ip_dst, ip.dst))
         )
     if match.eth_type == EtherType.ARP:
-        return bool(packet[ARP].op == 1 and packet[ARP].pdst == match.arp_target)
+        asked = packet[ARP].op == 1 and packet[ARP].pdst == match.arp_target
+        return bool(asked or (packet[ARP].op == 2 and packet[ARP].psrc == match.arp_sender))
     return True

@@ -12,12 +12,13 @@ import itertools
 import socket
 import struct
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
 from flows.pipeline import link_mac
@@ -38,7 +39,10 @@ PEERS: Final[Mapping[CloudletId, str]] = {
 }
 """The neighbours of the cloudlet and the port that leads to each; c4 lies behind c2."""
 
-OUTER_PORTS: Final = ("enb", "core", "pvm", "isl-c2", "isl-c3")
+NEXT_HOP, NEXT_HOP_MAC = "172.16.255.254", "02:00:00:00:00:fe"
+"""The core's, at the far end of the port ``sgi``."""
+
+OUTER_PORTS: Final = ("enb", "core", "pvm", "sgi", "isl-c2", "isl-c3")
 MTU: Final = 1500
 PATIENCE_S: Final = 10.0
 RECEIVE_BUFFER: Final = 16 << 20
@@ -77,8 +81,14 @@ class SwitchBench:
             core_port="core",
             pvm_port="pvm",
             peers={str(peer): port for peer, port in PEERS.items()},
+            sgi_port="sgi",
+            sgi_gateway=IPv4Address(NEXT_HOP),
         )
         self.switch = CloudletSwitch(self.config, self.offload)
+        self.answers_arp = True
+        """Whether the core's next hop does."""
+        self.announced: list[tuple[str, str]] = []
+        """Addresses and MACs of personal VMs, as the switch told them to the core unasked."""
         self._far: dict[str, socket.socket] = {}
         self._seen: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self._numbers = itertools.count()
@@ -148,6 +158,9 @@ class SwitchBench:
         await self.ovs.vsctl("set", "open_vswitch", ".", "other_config:max-revalidator=100")
         await self.ovs.add_bridge("br0", ["gi1", *(port for port in OUTER_PORTS if port not in ("enb", "core"))])
         await stack.enter_async_context(self.switch)
+        async with asyncio.timeout(PATIENCE_S):
+            while NEXT_HOP_MAC not in await self.ovs.dump_flows("br0"):  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
         await self.switch.apply(CANARY, CANARY_PATH)
         await self.emerges("enb", self._canary("enb", b"first"))
 
@@ -168,8 +181,21 @@ class SwitchBench:
         with contextlib.suppress(BlockingIOError):
             while True:
                 frame, ancillary, _, address = far.recvmsg(65535, 64)
-                if address[2] != PACKET_OUTGOING:
+                if address[2] != PACKET_OUTGOING and not (port == "sgi" and self._is_resolution(far, frame)):
                     self._seen.put_nowait((port, _with_tag(frame, ancillary)))
+
+    def _is_resolution(self, far: socket.socket, frame: bytes) -> bool:
+        """Play the core's next hop where the switch asks for it, and hear what it announces."""
+        packet = Ether(frame)
+        if ARP not in packet or packet[ARP].op != 1:
+            return False
+        arp = packet[ARP]
+        if arp.psrc == arp.pdst:
+            self.announced.append((arp.psrc, arp.hwsrc))
+        elif arp.pdst == NEXT_HOP and self.answers_arp:
+            answer = ARP(op=2, hwsrc=NEXT_HOP_MAC, psrc=NEXT_HOP, hwdst=arp.hwsrc, pdst=arp.psrc)
+            far.send(bytes(Ether(src=NEXT_HOP_MAC, dst=arp.hwsrc) / answer))
+        return True
 
     def _canary(self, port: str, mark: bytes) -> bytes:
         """A frame that comes out for certain, by the way that what is sent into ``port`` takes."""
@@ -183,6 +209,8 @@ class SwitchBench:
             return from_core(down)
         if port == "pvm":
             return bytes(Ether(src=path.pvm.mac, dst=self.offload.gateway_mac) / down)
+        if port == "sgi":
+            return bytes(Ether(src=NEXT_HOP_MAC, dst=path.pvm.mac) / up)
         return bytes(Ether(src=link_mac(CloudletId("c2")), dst=link_mac(HERE)) / up)
 
 

@@ -131,7 +131,11 @@ class TlsConfig(Section):
 
 
 class SwitchConfig(Section):
-    """The switch of one cloudlet: a bump in the S1-U wire, and an OpenFlow bridge behind it."""
+    """The switch of one cloudlet: a bump in the S1-U wire, and an OpenFlow bridge behind it.
+
+    ``sgi_port`` leads into the network by which the core reaches the personal VMs, one for all cloudlets;
+    ``sgi_gateway`` is the address there of the next hop towards UEs (the P-GW, or a router beside it).
+    """
 
     cloudlet: Name
     bridge: str
@@ -142,6 +146,8 @@ class SwitchConfig(Section):
     gi_switch_port: str = "gi1"
     pvm_port: str
     peers: dict[str, str] = Field(default_factory=dict)
+    sgi_port: str | None = None
+    sgi_gateway: IPv4Address | None = None
     bpffs: Path = Path("/sys/fs/bpf")
     tls: TlsConfig | None = None
 
@@ -149,6 +155,12 @@ class SwitchConfig(Section):
     def _tls_where_it_serves(self) -> Self:
         if self.openflow.startswith("ssl:") != (self.tls is not None):
             raise ValueError("openflow: ssl:HOST:PORT needs tls, and nothing else does")
+        return self
+
+    @model_validator(mode="after")
+    def _sgi_whole(self) -> Self:
+        if (self.sgi_port is None) != (self.sgi_gateway is None):
+            raise ValueError("sgi_port and sgi_gateway need each other")
         return self
 
 

@@ -27,7 +27,7 @@ from mobiscud.core.errors import AdapterError, SetupError
 from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid, UeKey
 from testbed.netns import command
 from testbed.s1u_packets import from_enb, gtpu, s1u_packet, udp
-from testbed.switch_bench import CANARY, CANARY_PATH, HERE, Emerged, SwitchBench
+from testbed.switch_bench import CANARY, CANARY_PATH, HERE, NEXT_HOP_MAC, Emerged, SwitchBench
 from testbed.switch_process import Job, started
 
 pytestmark = [
@@ -180,7 +180,7 @@ async def test_killed_and_started_again_it_loses_no_packet(bench: SwitchBench) -
     async with started(job(bench, {UE: LOCAL})) as (_, report):
         over.set()
         sent = await streaming
-        assert report.swept == 5  # three flows, two tunnels
+        assert report.swept == 7  # five flows, two tunnels
         assert left.ue_ip not in await bench.ovs.dump_flows("br0")
         assert len(list(bpffs.pin_folder(bench.config.bpffs, HERE).iterdir())) == 1
         emerged = await bench.so_far("enb") + await bench.so_far("pvm")
@@ -218,6 +218,36 @@ async def test_a_flow_with_our_mark_that_is_none_of_ours_is_removed(bench: Switc
     await command("ovs-ofctl", "-O", "OpenFlow13", "add-flow", bench.config.openflow, odd)
     async with CloudletSwitch(bench.config, bench.offload):
         assert "cookie=0x4d53000000000001" not in await bench.ovs.dump_flows("br0")
+
+
+async def test_a_vm_that_comes_is_announced_to_the_core_once(bench: SwitchBench) -> None:
+    bench.announced.clear()
+    await bench.switch.apply(UE, replace(LOCAL, pvm_at=C2))
+    await bench.switch.apply(UE, LOCAL)
+    await bench.switch.apply(UE, replace(LOCAL, ue_at=None))
+    await bench.emerges("pvm", downlink(), at="sgi")
+    assert bench.announced == [(PVM.address, PVM.mac)]
+
+
+async def test_after_a_restart_the_core_needs_no_answer_again(bench: SwitchBench) -> None:
+    idle = replace(LOCAL, ue_at=None)
+    await bench.switch.apply(UE, idle)
+    await bench.switch.close(leave=True)
+
+    async def next_hop_known() -> bool:
+        return NEXT_HOP_MAC in await bench.ovs.dump_flows("br0")
+
+    async with started(job(bench, {UE: idle})):
+        await eventually(next_hop_known)
+        await bench.ovs.settle()
+        bench.answers_arp = False
+        await bench.emerges("enb", uplink(), at="pvm")
+        assert ports_of(await bench.emerges("pvm", downlink(), at="sgi")) == ["sgi"]
+    flows = await bench.ovs.dump_flows("br0")
+    async with started(job(bench, {UE: idle})) as (_, report):
+        assert report.swept == 0
+        assert ports_of(await bench.emerges("pvm", downlink(), at="sgi")) == ["sgi"]
+        assert (await bench.ovs.dump_flows("br0")).count("cookie=") == flows.count("cookie=")
 
 
 async def test_flows_of_others_are_left_alone(bench: SwitchBench) -> None:

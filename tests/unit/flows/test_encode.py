@@ -14,16 +14,17 @@ from os_ken.ofproto.ofproto_protocol import ProtocolDesc
 from flows.encode import FLOW_STATS, AddFlow, DeleteFlow, DeleteOurs, flow_mod, read_flows, understand
 from flows.oxm import instructions, match_fields
 from flows.path import path_rules
-from flows.pipeline import Layout, static_rules
-from flows.rules import OURS, AnswerArp, FlowRule, Output
+from flows.pipeline import Layout, core_rules, static_rules
+from flows.rules import OURS, FlowRule, Output
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.ids import CloudletId, FTeid, PortNo, PvmId, Teid, UeKey
 
-PORTS = {"gi1": PortNo(1), "pvm": PortNo(2), "isl-c2": PortNo(3)}
+PORTS = {"gi1": PortNo(1), "pvm": PortNo(2), "isl-c2": PortNo(3), "sgi": PortNo(4)}
 NAMES: dict[int, str] = {number: name for name, number in PORTS.items()}
 HERE, C2 = CloudletId("c1"), CloudletId("c2")
-LAYOUT = Layout(HERE, "gi1", "pvm", {C2: "isl-c2"}, "172.16.0.1", "02:4d:53:ff:ff:01")
+GATEWAY = "172.16.0.1", "02:4d:53:ff:ff:01"
+LAYOUT = Layout(HERE, "gi1", "pvm", {C2: "isl-c2"}, *GATEWAY, "sgi", "172.16.255.254")
 UE = UeKey("ue-0000000000000001")
 PATH = PathSpec(
     "45.45.0.2",
@@ -38,8 +39,10 @@ def flows_of(path: PathSpec) -> list[FlowRule]:
     return [rule for rule in path_rules(UE, path, LAYOUT) if isinstance(rule, FlowRule)]
 
 
-UE_FLOWS = [*flows_of(PATH), *flows_of(replace(PATH, pvm_at=C2)), *flows_of(replace(PATH, ue_at=C2))]
-STATIC = sorted(static_rules(LAYOUT), key=lambda rule: rule.id)
+UE_FLOWS = [
+    rule for at in ({}, {"pvm_at": C2}, {"ue_at": C2}, {"ue_at": None}) for rule in flows_of(replace(PATH, **at))
+]
+STATIC = sorted(static_rules(LAYOUT) | core_rules(LAYOUT, "02:00:00:00:00:fe"), key=lambda rule: rule.id)
 
 
 def told(rule: FlowRule) -> bytes:
@@ -72,9 +75,7 @@ def test_deletes_say_whose_flow() -> None:
     assert ours[25] == of.OFPFC_DELETE
 
 
-@pytest.mark.parametrize(
-    "rule", [*UE_FLOWS, *(r for r in STATIC if not any(isinstance(a, AnswerArp) for a in r.actions))]
-)
+@pytest.mark.parametrize("rule", [*UE_FLOWS, *STATIC], ids=lambda rule: rule.id)
 def test_what_is_told_is_understood(rule: FlowRule) -> None:
     (found,) = read_flows(told(rule))
     assert understand(found, NAMES) == rule
@@ -87,8 +88,10 @@ def test_flows_are_told_one_after_the_other() -> None:
 def test_what_does_something_else_is_not_taken_for_ours() -> None:
     (arp,) = [rule for rule in STATIC if rule.name == "arp"]
     (found,) = read_flows(told(arp))
-    with pytest.raises(DecodeError, match="action"):
-        understand(found, NAMES)
+    answer = found.instructions[:8] + found.instructions[32:]  # without its first action
+    shorter = len(answer).to_bytes(2)
+    with pytest.raises(DecodeError, match="change"):
+        understand(replace(found, instructions=answer[:2] + shorter + answer[4:]), NAMES)
 
 
 def test_a_port_that_is_gone_is_not_guessed_at() -> None:

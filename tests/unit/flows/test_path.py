@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flows.path import path_rules
-from flows.pipeline import CLASSIFY, DOWNLINK, LINK, SOURCE, UPLINK, Layout, link_mac, static_rules
+from flows.pipeline import CLASSIFY, CORE, DOWNLINK, LINK, SOURCE, UPLINK, Layout, link_mac, static_rules
 from flows.rules import (
     OURS,
     OURS_MASK,
@@ -138,7 +138,7 @@ def test_every_static_slot_is_taken_once() -> None:
 
 def test_every_table_says_what_becomes_of_the_unknown() -> None:
     misses = {rule.table for rule in static_rules(LAYOUT) if rule.priority == 0}
-    assert misses == {CLASSIFY, SOURCE, UPLINK, DOWNLINK, LINK}
+    assert misses == {CLASSIFY, SOURCE, UPLINK, DOWNLINK, LINK, CORE}
 
 
 def test_a_frame_for_a_peer_may_go_back_by_the_port_it_came() -> None:

@@ -142,3 +142,10 @@ def test_an_unreadable_file_is_one_clear_error(tmp_path: Path) -> None:
 def test_an_imsi_does_not_show() -> None:
     assert "999700000000001" not in repr(Imsi("999700000000001"))
     assert "999700000000001" not in repr(parse(WHOLE))
+
+
+@pytest.mark.parametrize("half", ["sgi_port: sgi0", "sgi_gateway: 172.16.255.254"])
+def test_the_way_to_the_core_needs_port_and_next_hop(half: str) -> None:
+    switch = "cloudlet: c1, bridge: b, openflow: 'unix:/b', enb_port: e, core_port: c, pvm_port: p"
+    with pytest.raises(ConfigError, match="need each other"):
+        parse(f"cloudlets: [{{id: c1, node: n, enb_ids: [1]}}]\nswitches: [{{{switch}, {half}}}]\n")
