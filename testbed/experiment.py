@@ -108,7 +108,11 @@ class RunningTestbed:
         self.say("building the network: namespaces, links, delays")
         setting = self.setting
         topology = paper_topology(
-            setting.delays, setting.cloudlets, mtso_cloud=bool(setting.mtso_ues), shapes=setting.shapes
+            setting.delays,
+            setting.cloudlets,
+            bare_cells=setting.bare_cells,
+            mtso_cloud=bool(setting.mtso_ues),
+            shapes=setting.shapes,
         )
         self.network = RunningTopology(topology, self._run.run, self._run.path / "network")
         self._stack.push_async_callback(self._network_down)
@@ -149,7 +153,7 @@ class RunningTestbed:
         neighbours = [
             f"isl-c{k}" for k in (number - 1, number + 1) if k in self._numbers and AT_MTSO not in (k, number)
         ]
-        await switch.add_bridge(f"br-{name}", ["gi1", "pvm0", *neighbours])
+        await switch.add_bridge(f"br-{name}", ["gi1", "pvm0", "sgi", *neighbours])
         return switch
 
     def _node_configs(self) -> dict[str, dict[str, Any]]:

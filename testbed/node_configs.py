@@ -16,6 +16,7 @@ from testbed.topology import (
     MME_S1,
     MME_S11,
     PGW_S5,
+    PVM_NEXT_HOP,
     SGW_S1,
     SGW_S5,
     SGW_S11,
@@ -109,6 +110,8 @@ def _switch(number: int, chain: Sequence[int], places: Places) -> dict[str, Any]
         "enb_port": "enb",
         "core_port": "core",
         "pvm_port": "pvm0",
+        "sgi_port": "sgi",
+        "sgi_gateway": PVM_NEXT_HOP,
         "peers": {f"c{k}": f"isl-c{number + 1 if k > number else number - 1}" for k in chain if k != number},
         "bpffs": str(places.run_directory / "bpf"),
     }
@@ -148,7 +151,7 @@ def ran(
                 "cell_id": (FIRST_ENB_ID + k - 1) << 8 | 1,
                 "ue_device": f"uu{k}",
             }
-            for k in range(1, setting.cloudlets + 1)
+            for k in range(1, setting.cloudlets + setting.bare_cells + 1)
         ],
         "ues": [{"name": subscriber.ue, "imsi": subscriber.imsi} for subscriber in subscribers],
     }

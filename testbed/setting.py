@@ -58,8 +58,9 @@ class Setting:
 
     ``dwell_s``: how long a UE is in a new cell before its PVM follows, unless the ``policy`` is that it stays;
     ``migration`` in place of both: the section of the nodes' configuration, as it is.
-    ``cloudlets``: eNodeBs, each with a cloudlet. ``ues``: how many; all have PVMs but those in ``plain_ues``; those of
-    ``mtso_ues`` have theirs at the MTSO. ``shapes``: jitter, loss and rate by kind of link (``paper_topology``).
+    ``cloudlets``: eNodeBs, each with a cloudlet; ``bare_cells``: eNodeBs without one, after them.
+    ``ues``: how many; all have PVMs but those in ``plain_ues``; those of ``mtso_ues`` have theirs at the MTSO.
+    ``shapes``: jitter, loss and rate by kind of link (``paper_topology``).
     ``forwarding`` and ``interruption_s``: of handovers, as ``lte_config`` has them.
     ``hypervisor``: more keys of each section of ``hypervisors``.
     ``preferred``: network and nodes run before other programs, as if each had processors of its own.
@@ -68,6 +69,7 @@ class Setting:
     delays: Delays
     dwell_s: float
     cloudlets: int = 3
+    bare_cells: int = 0
     ues: int = 1
     policy: Literal["follow", "stay"] = "follow"
     preferred: bool = False

@@ -8,6 +8,10 @@ that meets in the MTSO's bridge. Delays are one way. A link with a delay runs th
 (``testbed.delay``); the others are plain veth pairs. ``mgmt`` joins cloudlets and core for the bus, the controllers
 and the migrations, beside the network under test. On demand one more cloudlet, ``cm``, stands at the MTSO, in the one
 wire that leads from there to the core: the cloud of SMORE, with which the paper compares.
+
+The core reaches personal VMs by a network of their own, an Ethernet segment that joins the P-GW and every cloudlet (in
+the MTSO's bridge ``br-sgi``), as an operator makes it of VXLAN or EVPN. A cell may have no cloudlet: its eNodeB is then
+wired to the MTSO.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ INTERNET_SGI: Final = "192.0.2.2"
 INTERNET_SERVER: Final = "198.51.100.8"
 """A public server, in the addresses RFC 5737 sets aside; it answers ping."""
 UE_POOL: Final = "45.45.0.0/16"
+PVM_NEXT_HOP: Final = "172.16.255.254"
+"""The P-GW, in the network of the personal VMs (172.16.0.0/16)."""
 BROKER_MGMT: Final = "10.90.0.254"
 CORE_MGMT: Final = "10.90.0.10"
 
@@ -139,20 +145,27 @@ def paper_topology(
     delays: Delays | None = None,
     cloudlets: int = 3,
     *,
+    bare_cells: int = 0,
     mtso_cloud: bool = False,
     shapes: Mapping[str, Shape] | None = None,
 ) -> Topology:
-    """The paper's network, with a chain of ``cloudlets`` sites (three in the paper).
+    """The paper's network, with a chain of ``cloudlets`` sites (three in the paper), and then cells without any.
 
     ``shapes``: for the kinds of links that have more than a delay, by the name that :class:`Delays` has for them.
     """
     delays = delays or Delays()
     sites = range(1, cloudlets + 1)
+    bare = range(cloudlets + 1, cloudlets + bare_cells + 1)
     shape = (shapes or {}).get
     links: list[Link] = []
+    for k in (*sites, *bare):
+        uu = Port("ue", f"uu{k}"), Port(f"enb{k}", "uu0")
+        links.append(Link(f"uu{k}", *uu, delays.ue_enb, ACCESS_MTU, shape("ue_enb")))
+    for k in bare:
+        s1 = Port(f"enb{k}", "s1", (f"{enb_s1(k)}/24",)), Port("mtso", f"enb{k}")
+        links.append(Link(f"s1-{k}", *s1, delays.enb_mtso, shape=shape("enb_mtso")))
     for k in sites:
         links += [
-            Link(f"uu{k}", Port("ue", f"uu{k}"), Port(f"enb{k}", "uu0"), delays.ue_enb, ACCESS_MTU, shape("ue_enb")),
             Link(f"s1-{k}", Port(f"enb{k}", "s1", (f"{enb_s1(k)}/24",)), Port(f"c{k}", "enb")),
             Link(
                 f"core-{k}",
@@ -186,6 +199,12 @@ def paper_topology(
         links += [
             Link(f"gi-{name[1:]}", Port(name, "gi0"), Port(name, "gi1")),
             Link(f"pvm-{name[1:]}", Port(name, "pvm0"), Port(name, "pvm1"), mtu=ACCESS_MTU),
+            Link(
+                f"sgi-{name[1:]}",
+                Port(name, "sgi"),
+                Port("mtso", f"sgi{name[1:]}"),
+                0 if k == AT_MTSO else delays.enb_mtso,
+            ),
             Link(f"mgmt-{name[1:]}", Port(name, "mgmt0", (f"{cloudlet_mgmt(k)}/24",)), Port("mgmt", name)),
         ]
     links += [
@@ -203,14 +222,16 @@ def paper_topology(
             delays.pgw_internet,
             shape=shape("pgw_internet"),
         ),
+        Link("pvms", Port("mtso", "pgw"), Port("pgw", "pvms", (f"{PVM_NEXT_HOP}/16",)), delays.sgw_pgw),
         Link("mgmt-core", Port("core", "mgmt0", (f"{CORE_MGMT}/24",)), Port("mgmt", "core")),
     ]
-    s1_ports = tuple(f"c{k}" for k in sites)
+    s1_ports = (*(f"c{k}" for k in sites), *(f"enb{k}" for k in bare), "core")
+    sgi_ports = (*(f"sgi{name[1:]}" for name in names), "pgw")
     nodes = (
         Node(name="ue"),
-        *(Node(name=f"enb{k}") for k in sites),
+        *(Node(name=f"enb{k}") for k in (*sites, *bare)),
         *(Node(name=name) for name in names),
-        Node(name="mtso", bridges=(("br-s1", (*s1_ports, "core")),)),
+        Node(name="mtso", bridges=(("br-s1", s1_ports), ("br-sgi", sgi_ports))),
         Node(name="core", addresses=(("lo", f"{MME_S11}/32"), ("lo", f"{SGW_S11}/32"))),
         Node(name="pgw", routes=(f"default via {INTERNET_SGI}",), forwards=True),
         Node(name="inet", addresses=(("lo", f"{INTERNET_SERVER}/32"),), routes=(f"{UE_POOL} via {PGW_SGI}",)),

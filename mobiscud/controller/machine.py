@@ -53,7 +53,7 @@ from mobiscud.controller.inputs import (
     UeLeft,
     UeWentIdle,
 )
-from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, pulling_path, replace, set_path
+from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, by_core, pulling_path, replace, set_path
 from mobiscud.core.commands import (
     AbortMove,
     Announce,
@@ -148,7 +148,9 @@ def consult(r: UeRecord, *, again: bool = False) -> tuple[Command, ...]:
 
 def _stand_by(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
     """AWAY: our uplinks stand in case the UE comes, and what is still on its way to it here goes after it."""
-    return r, (set_path(r, announce, ue_at=r.ue_at) if r.stands_by else SetPath(None, announce),)
+    if not r.stands_by:
+        return r, (SetPath(None, announce),)
+    return r, (set_path(r, announce, ue_at=r.ue_at) if r.ue_at else by_core(r, announce),)
 
 
 def _redirect(r: UeRecord) -> Result:
@@ -167,7 +169,7 @@ def _park(r: UeRecord, i: Any) -> Result:
     """
     ready = None if r.ready == r.ue_at else r.ready
     r = replace(_nowhere(r), phase=Phase.PARKED, ready=ready, expected=None)
-    return r, (SetPath(None, OffloadRemoved),)
+    return r, (by_core(r, OffloadRemoved),)
 
 
 def _nowhere(r: UeRecord) -> UeRecord:
@@ -249,8 +251,13 @@ def _note_place(r: UeRecord, i: Arrival) -> Result:
 
 
 def _note_idle(r: UeRecord, i: UeWentIdle) -> Result:
-    """STARTING, PULLING or PUSHING: what is under way ends first; until then no packet finds the UE."""
-    return replace(_nowhere(r), absent=True), (SetPath(None, OffloadRemoved),)
+    """STARTING, PULLING or PUSHING: what is under way ends first; who has the PVM has it reach the UE by the core."""
+    r = replace(_nowhere(r), absent=True)
+    if r.phase is Phase.PUSHING:
+        return r, (by_core(r, OffloadRemoved),)
+    if r.phase is Phase.PULLING and r.flipped:
+        return r, (pulling_path(r, OffloadRemoved),)
+    return r, (SetPath(None, OffloadRemoved),)
 
 
 def _note_left(r: UeRecord, i: UeLeft) -> Result:
@@ -359,7 +366,11 @@ def _forget(r: UeRecord, i: UeLeft) -> Result:
 
 
 def _stayed_away(r: UeRecord, i: StayedAway) -> Result:
-    return _end(r) if r.absent and i.token == r.token else (r, ())
+    if not r.absent or i.token != r.token:
+        return r, ()
+    path = (SetPath(None),) if r.registered else ()
+    r, commands = _end(r)
+    return r, (*path, *commands)
 
 
 def _wake(r: UeRecord, i: Arrival) -> Result:
@@ -407,8 +418,9 @@ def _halt(r: UeRecord, i: Halted) -> Result:
     """The switch-over: the target flips; what still reaches us for the PVM goes after it."""
     to = _known(r.moving_to)
     r = replace(r, pvm_at=to)
-    after = (set_path(r, None, ue_at=r.ue_at),) if r.ue_at else ()
-    return r, (TellHalted(to, i.at), *after)
+    if not r.registered:
+        return r, (TellHalted(to, i.at),)
+    return r, (TellHalted(to, i.at), set_path(r, None, ue_at=r.ue_at) if r.ue_at else by_core(r, None))
 
 
 def _pushed(r: UeRecord, i: MoveSucceeded) -> Result:
@@ -432,7 +444,7 @@ def _moved_while_pushing(r: UeRecord, i: Arrival) -> Result:
     r = _placed(r, i)
     vain = () if r.ue_at == to else (AbortMove(r.pvm),)
     if r.ue_at is None:
-        return r, (SetPath(None, OffloadRemoved), *vain)
+        return r, (by_core(r, OffloadRemoved), *vain)
     if r.ue_at == r.here:
         return r, (set_path(r, OffloadMoved), *vain)
     r = replace(r, tunnels=tunnels)
@@ -485,6 +497,8 @@ def _come_while_pulling(r: UeRecord, i: Arrival) -> Result:
     """The PVM is still on its way; a UE that went elsewhere is found when it is here."""
     was_here = r.ue_at == r.here
     r = _placed(r, i)
+    if r.ue_at is None and r.flipped:
+        return r, (pulling_path(r, OffloadRemoved),)
     if r.ue_at != r.here or r.tunnels.downlink is None:
         return r, ()
     path = pulling_path(r, OffloadMoved if was_here else OffloadActivated)
@@ -510,9 +524,9 @@ def _landed(r: UeRecord, i: Landed) -> Result:
 
 
 def _flip(r: UeRecord, *, done: bool) -> Result:
-    if done or r.ue_at is None:
+    if done or not r.registered:
         return r, ()
-    return r, (pulling_path(r, OffloadMoved),)
+    return r, (pulling_path(r, OffloadMoved if r.ue_at else None),)
 
 
 def _pulled(r: UeRecord, i: MovedHere) -> Result:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mobiscud.controller.inputs import UeArrived, UeWentIdle
 from mobiscud.controller.machine import Result, consult, unpull
-from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, pulling_path, replace, set_path
+from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, by_core, pulling_path, replace, set_path
 from mobiscud.core.commands import (
     Announce,
     AskDetour,
@@ -28,11 +28,19 @@ def standing_path(r: UeRecord) -> SetPath | None:
         case Phase.SERVING | Phase.PREPARED | Phase.DETOURED:
             return set_path(r, None)
         case Phase.AWAY if r.stands_by:
-            return set_path(r, None, ue_at=r.ue_at)
+            return set_path(r, None, ue_at=r.ue_at) if r.ue_at else by_core(r, None)
         case Phase.PULLING if r.ue_at is not None:
             return pulling_path(r, None)
+        case Phase.PULLING if r.registered and r.flipped:
+            return pulling_path(r, None)
         case Phase.LENDING | Phase.PUSHING if r.ue_at is not None:
+            if r.ready != r.ue_at and r.tunnels.downlink is None:
+                return by_core(r, None)  # it came from where no cloudlet is, to one whose rules do not stand yet
             return set_path(r, None, ue_at=r.ue_at if r.ready == r.ue_at else None)
+        case Phase.PUSHING if r.registered:
+            return by_core(r, None)
+        case Phase.PARKED if r.ue_ip is not None:
+            return by_core(r, None)
         case _:
             return None
 
@@ -55,7 +63,7 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
             gone = replace(r, phase=Phase.AWAY, pvm_at=None, ready=None, tunnels=NO_TUNNELS, standby=())
             return gone, (Announce(PvmStopped, from_cloudlet=r.here, reason="lost"),)
         case Phase.PARKED if r.absent and r.lingers:
-            return r, (AwaitReturn(r.token),)
+            return r, (*again, AwaitReturn(r.token))
         case Phase.PUSHING:
             return r, (*again, ResumeMove(r.pvm))
         case Phase.PULLING if not runs_here:

@@ -79,8 +79,8 @@ class UeRecord:
 
     @property
     def stands_by(self) -> bool:
-        """Whether a UE at another cloudlet finds its uplinks here if it comes."""
-        return bool(self.standby) and None not in (self.ue_ip, self.ue_at, self.pvm_at)
+        """Whether a UE at another cell finds its uplinks here if it comes."""
+        return bool(self.standby) and None not in (self.ue_ip, self.pvm_at)
 
 
 if TYPE_CHECKING:
@@ -123,5 +123,17 @@ def pulling_path(r: UeRecord, announce: type[OffloadEvent] | None) -> SetPath:
     expected here goes to it here, as in PREPARED: the source alone decides when that begins.
     """
     if r.flipped:
+        if r.ue_at is None:
+            return by_core(r, announce, pvm_at=r.here)
         return set_path(r, announce, ue_at=r.ue_at, pvm_at=r.here)
     return set_path(r, announce, ue_at=r.here if r.coming else r.ue_at)
+
+
+def by_core(r: UeRecord, announce: type[OffloadEvent] | None, *, pvm_at: CloudletId | None = None) -> SetPath:
+    """No cloudlet has the UE: it and its PVM (here, or at ``pvm_at``) reach each other through the core.
+
+    The S-GW pages a UE that is idle; where it has no address yet there is nothing to reach.
+    """
+    if r.ue_ip is None:
+        return SetPath(None, announce)
+    return SetPath(PathSpec(r.ue_ip, r.pvm, pvm_at or r.pvm_at or r.here, None, r.standby), announce, "core")

@@ -74,6 +74,10 @@ class GuestClient:
         """Have it send datagrams of five octets somewhere; gives whether one was answered."""
         return (await self._ask(f"probe {address} {port}"))["answered"] == "1"
 
+    async def call(self, port: int, count: int, *, interval_ms: int, delay_ms: int) -> GuestInfo:
+        """Have it send numbered datagrams to a port of ours, when some time has passed."""
+        return GuestInfo.parse(await self._ask(f"call {port} {count} {interval_ms} {delay_ms}"))
+
     async def wait_until_up(self, limit_s: float = 60.0) -> GuestInfo:
         """Wait for it to boot.
 

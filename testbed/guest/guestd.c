@@ -10,6 +10,8 @@
  *     disk write SEED MIB    fill the first MIB of the disk with what follows from SEED, down to the disk itself
  *     disk sum MIB           the checksum of the first MIB, as the disk itself has them
  *     probe ADDRESS PORT     send a datagram there, and tell whether it is answered
+ *     call PORT COUNT INTERVAL_MS DELAY_MS
+ *                        send numbered datagrams (64 bits, big endian) to who asks, when some time has passed
  *
  * A page of the working set holds 512 words that follow from its number and from how often it was written, so a
  * page that was lost, swapped or brought back from the past on the way to another host gives itself away. Each page
@@ -17,6 +19,7 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -301,6 +304,42 @@ static void read_boot_id(void)
         fclose(f);
 }
 
+struct call {
+    struct sockaddr_in to;
+    unsigned long count, interval_ms, delay_ms;
+};
+
+static void sleep_ms(unsigned long ms)
+{
+    struct timespec t = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
+    nanosleep(&t, NULL);
+}
+
+static void *make_call(void *argument)
+{
+    struct call call = *(struct call *)argument;
+    int s = socket(AF_INET, SOCK_DGRAM, 0);
+    free(argument);
+    sleep_ms(call.delay_ms);
+    for (unsigned long number = 0; s >= 0 && number < call.count; number++, sleep_ms(call.interval_ms)) {
+        uint64_t octets = htobe64(number);
+        sendto(s, &octets, sizeof octets, 0, (struct sockaddr *)&call.to, sizeof call.to);
+    }
+    close(s);
+    return NULL;
+}
+
+static void call_back(int asker, struct call call, uint16_t port)
+{
+    struct call *kept = malloc(sizeof *kept);
+    socklen_t length = sizeof call.to;
+    if (!kept || getpeername(asker, (struct sockaddr *)&call.to, &length))
+        return free(kept);
+    call.to.sin_port = htons(port);
+    *kept = call;
+    start(make_call, kept);
+}
+
 static void answer(int s, const char *line)
 {
     unsigned long mib, seed;
@@ -308,6 +347,9 @@ static void answer(int s, const char *line)
     uint64_t sum;
     double rate;
     char address[64];
+    struct call call;
+    if (sscanf(line, "call %u %lu %lu %lu", &port, &call.count, &call.interval_ms, &call.delay_ms) == 4)
+        call_back(s, call, (uint16_t)port);
     pthread_mutex_lock(&set.lock);
     if (sscanf(line, "dirty %lu %lf", &mib, &rate) == 2 && set_working_set(mib, rate))
         dprintf(s, "error=memory\n");

@@ -158,6 +158,11 @@ def stands_by(path: PathSpec, serving: CloudletId, home: CloudletId) -> bool:
     return path.ue_at == serving and path.pvm_at == home and path.downlink is None
 
 
+def waits_for_core(path: PathSpec, cloudlet: CloudletId | None) -> bool:
+    """Whether a path leads nowhere but through the core, with the VM where it belongs."""
+    return (path.pvm_at, path.ue_at, path.downlink) == (cloudlet, None, None)
+
+
 class Site:
     """Three cloudlets, their controllers, and the UE."""
 
@@ -355,7 +360,8 @@ class Site:
                 return f"dropped at {here}"
             if path.ue_at == here:
                 return f"eNB at {path.downlink.enb.address}" if path.downlink else f"dropped at {here}"
-            assert path.ue_at is not None
+            if path.ue_at is None:
+                return "core"
             here = path.ue_at
             path = self.switches[here].path
         return "circling"
@@ -375,7 +381,15 @@ class Site:
             assert all(path is None or stands_by(path, serving, home) for path in others.values()), others
         else:
             assert len(self.runs_at()) <= 1, phases
-            assert all(switch.path is None for switch in self.switches.values()), phases
+            vm_at = next(iter(self.runs_at()), None)
+            for cloudlet, switch in self.switches.items():
+                # The core brings the VM's packets to the one cloudlet that has it, and takes them from there.
+                if cloudlet == vm_at:
+                    assert switch.path is not None, phases
+                    assert waits_for_core(switch.path, vm_at), phases
+                else:
+                    awaits = self.at == UNCOVERED and vm_at is not None
+                    assert switch.path is None or (awaits and waits_for_core(switch.path, vm_at)), phases
 
 
 def _enb(number: int) -> Enb:

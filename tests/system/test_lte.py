@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def direct_topology() -> Topology:
     ]
     s1_ends = [link.a for link in paper.links if link.name in {f"s1-{k}" for k in ENBS}]
     links += [Link(f"s1-{k}", end, Port("mtso", f"c{k}")) for k, end in zip(ENBS, s1_ends, strict=True)]
-    nodes: list[Node] = [node for node in paper.nodes if node.name in kept]
+    nodes: list[Node] = [replace(node, bridges=node.bridges[:1]) for node in paper.nodes if node.name in kept]
     return Topology(tuple(nodes), tuple(links))
 
 

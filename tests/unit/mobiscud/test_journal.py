@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,8 @@ def test_a_pvm_that_was_lost_is_started_again() -> None:
 
 def test_a_kept_pvm_is_taken_up_as_what_it_is() -> None:
     waiting = record(Phase.PARKED, ue_at=None, absent=True, lingers=True)
-    assert resume(waiting, runs_here=True) == (waiting, (AwaitReturn(3),))
+    by_core = SetPath(PathSpec(IP, PVM, C1, None), None, "core")
+    assert resume(waiting, runs_here=True) == (waiting, (by_core, AwaitReturn(3)))
     after, commands = resume(record(Phase.PARKED, ue_at=None, keeps=True), runs_here=False)
     assert after.phase is Phase.DORMANT
     assert commands == (Announce(PvmStopped, from_cloudlet=C1, to_cloudlet=C1, reason="lost"),)
@@ -116,7 +118,21 @@ def test_a_migration_to_here_is_asked_for_again_unless_it_came() -> None:
     assert resume(r, runs_here=True)[0].phase is Phase.PULLING
 
 
-@pytest.mark.parametrize("phase", [Phase.AWAY, Phase.STARTING, Phase.PARKED])
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"phase": Phase.PARKED, "ue_at": None},
+        {"phase": Phase.PUSHING, "ue_at": None, "moving_to": C2},
+        {"phase": Phase.PULLING, "ue_at": None, "pvm_at": C2, "landed_at": 7},
+        {"phase": Phase.LENDING, "ue_at": C2, "tunnels": Tunnels()},
+    ],
+)
+def test_the_way_by_the_core_is_asked_for_again(known: dict[str, Any]) -> None:
+    r = record(**known)
+    assert standing_path(r) == SetPath(PathSpec(IP, PVM, C1, None), None, "core")
+
+
+@pytest.mark.parametrize("phase", [Phase.AWAY, Phase.STARTING, Phase.PULLING])
 def test_some_phases_have_no_path(phase: Phase) -> None:
     assert standing_path(record(phase, ue_at=None)) is None
 

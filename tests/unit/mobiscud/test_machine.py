@@ -59,6 +59,7 @@ from mobiscud.core.commands import (
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.events import (
     OffloadActivated,
+    OffloadEvent,
     OffloadMoved,
     OffloadPrepared,
     OffloadRemoved,
@@ -108,6 +109,11 @@ class Playbook:
     def is_in(self, phase: Phase) -> Playbook:
         assert self.record.phase is phase
         return self
+
+
+def core(pvm_at: CloudletId, announce: type[OffloadEvent] | None = None, via: Tunnels = Tunnels()) -> SetPath:  # noqa: B008
+    """The PVM reaches its UE, and the UE its PVM, through the core."""
+    return SetPath(PathSpec(IP, PVM, pvm_at, None, via.uplinks), announce, "core")
 
 
 DETOUR_AGAIN = (SetPath(path(C1, C2, T2), OffloadMoved, C1), AskDetour(C1), Consult(Moment.ARRIVED, 1, again=True))
@@ -197,13 +203,19 @@ def dormant() -> Playbook:
     )
 
 
-@pytest.mark.parametrize("gone", [UeWentIdle(), UeLeft()])
-def test_a_pvm_waits_for_its_ue_and_then_stops(gone: Input) -> None:
+def test_a_pvm_waits_for_its_ue_and_then_stops() -> None:
     (
         lingering()
-        .on(gone, SetPath(None, OffloadRemoved), AwaitReturn(1))
+        .on(UeLeft(), SetPath(None, OffloadRemoved), AwaitReturn(1))
         .is_in(Phase.PARKED)
         .on(StayedAway(1), *STOPPED)
+        .is_in(Phase.AWAY)
+    )
+    (
+        lingering()
+        .on(UeWentIdle(), core(C1, OffloadRemoved), AwaitReturn(1))
+        .is_in(Phase.PARKED)
+        .on(StayedAway(1), SetPath(None), *STOPPED)
         .is_in(Phase.AWAY)
     )
 
@@ -215,7 +227,7 @@ def test_a_ue_that_returns_in_time_finds_its_pvm() -> None:
         .on(UeArrived(C1, IP, T1), SetPath(path(C1, C1, T1), OffloadMoved, "local"))
         .is_in(Phase.SERVING)
         .ignores(StayedAway(1))
-        .on(UeWentIdle(), SetPath(None, OffloadRemoved), AwaitReturn(2))
+        .on(UeWentIdle(), core(C1, OffloadRemoved), AwaitReturn(2))
         .on(StayedAway(1))
         .is_in(Phase.PARKED)
     )
@@ -224,15 +236,15 @@ def test_a_ue_that_returns_in_time_finds_its_pvm() -> None:
 def test_a_ue_at_a_cell_without_cloudlet_is_not_absent() -> None:
     (
         lingering()
-        .on(UeWentIdle(), SetPath(None, OffloadRemoved), AwaitReturn(1))
-        .on(UeArrived(None, IP, T1), SetPath(None, OffloadRemoved))
+        .on(UeWentIdle(), core(C1, OffloadRemoved), AwaitReturn(1))
+        .on(UeArrived(None, IP, T1), core(C1, OffloadRemoved))
         .on(StayedAway(1))
         .is_in(Phase.PARKED)
     )
 
 
 def test_without_a_term_idleness_is_for_ever_and_detaching_the_end() -> None:
-    serving().on(UeWentIdle(), SetPath(None, OffloadRemoved)).is_in(Phase.PARKED)
+    serving().on(UeWentIdle(), core(C1, OffloadRemoved)).is_in(Phase.PARKED)
     serving().on(UeLeft(), SetPath(None, OffloadRemoved), *STOPPED).is_in(Phase.AWAY)
 
 
@@ -439,7 +451,7 @@ def test_a_ue_that_comes_back_finds_its_pvm() -> None:
 def test_a_ue_without_cloudlet_is_reached_through_the_core() -> None:
     (
         serving()
-        .on(HandoverDone(None, IP, T2), SetPath(None, OffloadRemoved))
+        .on(HandoverDone(None, IP, T2), core(C1, OffloadRemoved))
         .is_in(Phase.PARKED)
         .on(HandoverDone(C1, IP, T1), SetPath(path(C1, C1, T1), OffloadMoved, "local"))
         .is_in(Phase.SERVING)
@@ -449,7 +461,7 @@ def test_a_ue_without_cloudlet_is_reached_through_the_core() -> None:
 def test_an_idle_ue_is_reached_through_the_core() -> None:
     (
         serving()
-        .on(UeWentIdle(), SetPath(None, OffloadRemoved))
+        .on(UeWentIdle(), core(C1, OffloadRemoved))
         .is_in(Phase.PARKED)
         .on(UeArrived(C1, IP, T1), SetPath(path(C1, C1, T1), OffloadMoved, "local"))
         .is_in(Phase.SERVING)
@@ -460,12 +472,60 @@ def test_a_ue_that_comes_back_elsewhere_is_found_though_that_was_heard_there_fir
     (
         serving()
         .on(DetourAsked(C2))
-        .on(UeWentIdle(), SetPath(None, OffloadRemoved))
+        .on(UeWentIdle(), core(C1, OffloadRemoved))
         .on(UeArrived(C2, IP, T2), SetPath(path(C1, C2), OffloadMoved, C2), SetPath(path(C1, C2), None, C2))
         .is_in(Phase.LENDING)
-        .on(UeWentIdle(), SetPath(None, OffloadRemoved))
+        .on(UeWentIdle(), core(C1, OffloadRemoved))
         .on(UeArrived(C2, IP, T2))
     )
+
+
+def test_from_a_cell_without_cloudlet_to_another_cloudlet_the_core_serves_until_its_rules_stand() -> None:
+    (
+        serving()
+        .on(HandoverDone(None, IP, T2), core(C1, OffloadRemoved))
+        .on(HandoverDone(C3, IP, T3))
+        .is_in(Phase.LENDING)
+        .on(DetourAsked(C3), SetPath(path(C1, C3), OffloadMoved, C3), SetPath(path(C1, C3), None, C3))
+    )
+    (
+        serving()
+        .on(UeWentIdle(), core(C1, OffloadRemoved))
+        .on(DetourAsked(C3))
+        .on(UeArrived(C3, IP, T3), SetPath(path(C1, C3), OffloadMoved, C3), SetPath(path(C1, C3), None, C3))
+    )
+
+
+def test_what_is_under_way_to_a_cloudlet_that_the_ue_left_for_none_leaves_by_the_core() -> None:
+    detoured().on(HandoverDone(None, IP, T3, T2.uplinks), core(C1, OffloadRemoved, T2)).is_in(Phase.AWAY)
+
+
+def test_a_ue_that_falls_idle_while_its_pvm_moves_is_reached_from_wherever_it_is() -> None:
+    (
+        pushing()
+        .on(UeWentIdle(), core(C1, OffloadRemoved))
+        .on(Halted(7), TellHalted(C2, 7), core(C2))
+        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), SetPath(None, OffloadRemoved))
+    )
+    (
+        pushing()
+        .on(HandoverDone(None, IP, T3), core(C1, OffloadRemoved), AbortMove(PVM))
+        .on(
+            MoveFailed("aborted"),
+            Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
+            core(C1, OffloadRemoved),
+            TellStays(C2, "aborted"),
+        )
+        .is_in(Phase.PARKED)
+    )
+    (
+        pulling()
+        .on(UeWentIdle(), SetPath(None, OffloadRemoved))
+        .on(HaltedThere(7), core(C2))
+        .on(MovedHere(900.0), Announce(PvmMigrated, C1, C2, total_ms=900.0), core(C2, OffloadRemoved))
+        .is_in(Phase.PARKED)
+    )
+    pulling().on(Landed(7), SetPath(path(C2, C2, T2), OffloadMoved, "local")).on(UeWentIdle(), core(C2, OffloadRemoved))
 
 
 def test_detach_leaves_neither_rules_nor_pvm() -> None:
