@@ -35,10 +35,27 @@ def run(scenario: Scenario, out: Path, say: Say = say) -> dict[str, Any]:
 
     :raises ConfigError: the trace or the measured migrations cannot be read
     """
-    from testbed.simulation import curves  # matplotlib: let what it lacks be said before the day, not after it
+    from testbed.simulation import curves  # matplotlib: let its lack be said before the day, not after it
 
-    measured = migrations.load(scenario.vm.guest, scenario.vm.measured)
     out.mkdir(parents=True, exist_ok=True)
+    result = compute(scenario, say)
+    result["commit"] = machine.commit()
+    result["machine"] = machine.describe()
+    result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    runs = result["runs"]
+    (out / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+    _table(out / "policies.csv", _rows(runs))
+    _table(out / "hours.csv", ({**_name(run), **hour} for run in runs for hour in run["hours"]))
+    curves.draw(result, out)
+    return result
+
+
+def compute(scenario: Scenario, say: Say) -> dict[str, Any]:
+    """What comes of each policy. ``digest`` is over the scenario and its results: equal where these are.
+
+    :raises ConfigError: the trace or the measured migrations cannot be read
+    """
+    measured = migrations.load(scenario.vm.guest, scenario.vm.measured)
     began = time.monotonic()
     paths = list(walks(scenario))
     say(f"{len(paths):,} users' walks of {scenario.hours:g} h, in {time.monotonic() - began:.0f} s")
@@ -52,15 +69,8 @@ def run(scenario: Scenario, out: Path, say: Say = say) -> dict[str, Any]:
         say(f"{number} of {len(scenario.policies)}: {name}, in {seconds[-1]:.0f} s")
     _gains(runs)
     result: dict[str, Any] = {"scenario": scenario.model_dump(mode="json"), "measured": measured.source, "runs": runs}
-    result["digest"] = digest(result)
-    result["commit"] = machine.commit()
-    result["machine"] = machine.describe()
-    result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    result["digest"] = hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
     result["seconds"] = seconds
-    (out / "results.json").write_text(json.dumps(result, indent=1) + "\n")
-    _table(out / "policies.csv", _rows(runs))
-    _table(out / "hours.csv", ({**_name(run), **hour} for run in runs for hour in run["hours"]))
-    curves.draw(result, out)
     return result
 
 
@@ -95,11 +105,6 @@ def _gains(runs: Iterable[dict[str, Any]]) -> None:
     for run in runs:
         stayed, mean = means.get("stay"), run["rtt_ms"]["mean"]
         run["rtt_gained_ms"] = round(stayed - mean, 4) if stayed is not None and mean is not None else None
-
-
-def digest(result: Mapping[str, Any]) -> str:
-    """What is equal when two runs had the same scenario and came to the same."""
-    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
 def _name(run: Mapping[str, Any]) -> dict[str, Any]:
