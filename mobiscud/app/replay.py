@@ -18,7 +18,7 @@ from epc_monitor.garbage import rarely_full
 from epc_monitor.identity import UeKeys
 from epc_monitor.pipeline import Monitor
 from mobiscud.app import build
-from mobiscud.bus.cloudevents import TYPE_PREFIX, Envelopes, as_text
+from mobiscud.bus.cloudevents import TYPE_PREFIX, Envelopes
 from mobiscud.core.config import Config
 from mobiscud.core.errors import AdapterError, ConfigError, MobiScudError
 from mobiscud.core.events import Event
@@ -140,8 +140,7 @@ def printer(form: str, source: str, *, show_imsi: bool, flush: bool = False) -> 
     write = sys.stdout.write
 
     def show(event: Event) -> None:
-        envelope = envelopes.wrap(event)
-        write((as_text(envelope) if form == "jsonl" else describe(envelope)) + "\n")
+        write((envelopes.text(event) if form == "jsonl" else describe(envelopes.wrap(event))) + "\n")
         if flush:
             sys.stdout.flush()
 

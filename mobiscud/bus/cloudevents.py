@@ -1,8 +1,7 @@
 """Events as CloudEvents 1.0 in JSON, and back.
 
-The ``data`` of an event is its dataclass, field by field, in the forms of the contract: TEIDs, cells and tracking
-areas as hex strings, unknown values as ``null``. How a class is written and read is worked out once a class, from
-its annotations, so that a new event needs no line here.
+The ``data`` of an event is its dataclass, field by field, in the forms of the contract. How a class is written
+(``bus.writing``) and read is worked out once a class, from its annotations, so that a new event needs no line here.
 """
 
 from __future__ import annotations
@@ -13,23 +12,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from functools import cache
-from operator import attrgetter
-from types import NoneType, UnionType
-from typing import Any, Final, NewType, Union, get_args, get_origin, get_type_hints
+from functools import cache, lru_cache
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any, Final, NewType, get_args, get_origin, get_type_hints
 
+from mobiscud.bus.writing import HEX, RENAMED, Write, split_optional, writer
 from mobiscud.core import events
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.events import Event
-from mobiscud.core.ids import CellId, Gummei, Tac, Teid
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 TYPE_PREFIX: Final = "org.mobiscud."
 SCHEMA_PREFIX: Final = "urn:mobiscud:schema:v1:"
 
 _ENVELOPE: Final = frozenset({"at", "origin"})
-_HEX: Final = (Teid, CellId, Tac)
-_RENAMED: Final[Mapping[type, Mapping[str, str]]] = {Gummei: {"mme_group_id": "group_id", "mme_code": "code"}}
+_SECRET: Final = frozenset({"imsi"})
 
 Json = dict[str, Any]
 Convert = Callable[[Any], Any]
@@ -54,40 +51,46 @@ class Envelopes:
     def __init__(self, source: str, *, show_imsi: bool = False) -> None:
         """``source`` is ``/mobiscud/SITE/monitor`` or ``.../controller``."""
         self._source = source
-        self._show_imsi = show_imsi
+        self._secret = frozenset() if show_imsi else _SECRET
         self._sequence = 0
+        self._forms: dict[type[Event], tuple[bytes, str, Write]] = {}
+
+    def text(self, event: Event) -> str:
+        """The event as a CloudEvent in JSON: compact, ASCII."""
+        cls: Any = type(event)
+        form = self._forms.get(cls)
+        if form is None:
+            form = self._forms[cls] = self._form(cls)
+        kind, template, write = form
+        self._sequence = max(event.at, self._sequence + 1)
+        subject = getattr(event, "ue", None)
+        return template % (
+            hashlib.sha256(kind + event.origin).hexdigest()[:32],
+            rfc3339(event.at),
+            self._sequence,
+            write(event),
+            "" if subject is None else f',"subject":{quoted(subject)}',
+        )
 
     def wrap(self, event: Event) -> Json:
-        """The event as a CloudEvent: a dictionary ready for JSON."""
-        cls: Any = type(event)
-        data: Json = _writer(cls)(event)
-        if not self._show_imsi and "imsi" in data:
-            data["imsi"] = None
-        subject = data.get("ue")
-        self._sequence = max(event.at, self._sequence + 1)
-        envelope: Json = {
-            "specversion": "1.0",
-            "id": hashlib.sha256(event.TYPE.encode() + b"\0" + event.origin).hexdigest()[:32],
-            "source": self._source,
-            "type": TYPE_PREFIX + event.TYPE,
-            "time": rfc3339(event.at),
-            "datacontenttype": "application/json",
-            "dataschema": SCHEMA_PREFIX + event.TYPE,
-            "sequence": f"{self._sequence:020d}",
-            "data": data,
-        }
-        if subject is not None:
-            envelope["subject"] = subject
+        """The event as a CloudEvent: a dictionary."""
+        envelope: Json = json.loads(self.text(event))
         return envelope
+
+    def _form(self, cls: Any) -> tuple[bytes, str, Write]:
+        """How events of a class are written: what begins their ids, what all of them have, what writes their data."""
+        template = (
+            '{"specversion":"1.0","id":"%s","source":'
+            + quoted(self._source).replace("%", "%%")
+            + f',"type":"{TYPE_PREFIX}{cls.TYPE}","time":"%s","datacontenttype":"application/json"'
+            + f',"dataschema":"{SCHEMA_PREFIX}{cls.TYPE}","sequence":"%020d","data":%s%s}}'
+        )
+        return cls.TYPE.encode() + b"\0", template, writer(cls, _ENVELOPE, self._secret)
 
 
 def encode(envelope: Json) -> bytes:
     """One CloudEvent in structured mode, compact UTF-8."""
-    return as_text(envelope).encode()
-
-
-as_text: Final[Callable[[Json], str]] = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-"""The same as text; it is ASCII."""
+    return json.dumps(envelope, separators=(",", ":")).encode()
 
 
 def decode(payload: bytes | str) -> Json:
@@ -127,8 +130,12 @@ def unwrap(envelope: Json) -> Event | None:
 def rfc3339(at: int) -> str:
     """Nanoseconds since the epoch as RFC 3339, UTC, microseconds."""
     seconds, nanoseconds_ = divmod(at, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanoseconds_ // 1000)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return f"{_second(seconds)}.{nanoseconds_ // 1000:06d}Z"
+
+
+@lru_cache(16)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
 def nanoseconds(text: str) -> int:
@@ -142,49 +149,6 @@ def nanoseconds(text: str) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
 
-# How values are written ------------------------------------------------------------------------------------------
-
-
-@cache
-def _writer(cls: Any) -> Convert:
-    """A function that writes an instance of a dataclass as a dictionary."""
-    hints = get_type_hints(cls)
-    renamed = _RENAMED.get(cls, {})
-    names = [f.name for f in fields(cls) if not (issubclass(cls, Event) and f.name in _ENVELOPE)]
-    shown = [renamed.get(name, name) for name in names]
-    converted = [
-        (name, convert)
-        for name, convert in zip(shown, (_write_as(hints[name]) for name in names), strict=True)
-        if convert is not _as_it_is
-    ]
-    values = attrgetter(*names, "__class__")  # one more, so that it always is a tuple
-
-    def write(value: Any) -> Json:
-        written: Json = dict(zip(shown, values(value)))  # noqa: B905  # the class at the end has no name
-        for name, convert in converted:
-            written[name] = convert(written[name])
-        return written
-
-    return write
-
-
-def _write_as(hint: Any) -> Convert:
-    inner, optional = _split_optional(hint)
-    if get_origin(inner) is tuple:
-        one = _write_as(get_args(inner)[0])
-        return lambda value: [one(item) for item in value]
-    if is_dataclass(inner) and isinstance(inner, type):
-        write = _writer(inner)
-        return (lambda value: None if value is None else write(value)) if optional else write
-    if inner in _HEX or (isinstance(inner, type) and issubclass(inner, str)):
-        return (lambda value: None if value is None else str(value)) if optional else str
-    return _as_it_is
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
 # How values are read ---------------------------------------------------------------------------------------------
 
 
@@ -195,7 +159,7 @@ def _reader(cls: Any) -> Convert:
     What is not there at all, since who wrote it is of an older version, has its default value.
     """
     hints = get_type_hints(cls)
-    renamed = _RENAMED.get(cls, {})
+    renamed = RENAMED.get(cls, {})
     is_event = issubclass(cls, Event)
     parts = [
         (f.name, renamed.get(f.name, f.name), _read_as(hints[f.name]), f.default is MISSING)
@@ -213,7 +177,7 @@ def _reader(cls: Any) -> Convert:
 
 
 def _read_as(hint: Any) -> Convert:
-    inner, optional = _split_optional(hint)
+    inner, optional = split_optional(hint)
     convert = _read_present(inner)
 
     def read(value: Any) -> Any:
@@ -234,7 +198,7 @@ def _read_present(inner: Any) -> Convert:
         return lambda value: tuple(one(item) for item in _checked(list, value))
     if is_dataclass(inner) and isinstance(inner, type):
         return _reader(inner)
-    if inner in _HEX:
+    if inner in HEX:
         return lambda value: inner(int(_checked(str, value), 16))
     if inner is float:
         return lambda value: float(_checked((int, float), value))
@@ -249,10 +213,3 @@ def _checked(kind: type | tuple[type, ...], value: Any) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{value!r:.40} is of the wrong kind")
     return value
-
-
-def _split_optional(hint: Any) -> tuple[Any, bool]:
-    if get_origin(hint) in (Union, UnionType):
-        present = [a for a in get_args(hint) if a is not NoneType]
-        return present[0], len(present) < len(get_args(hint))
-    return hint, False

@@ -20,6 +20,9 @@ from mobiscud.core.events import (
 
 PLACE = ("enb", "ecgi", "tai", "bearers", "pdns")
 
+_STATES = (UePlacedEvent, HandoverCompleted, UeIdle, UeDetached, UeIdentified)
+"""Events after which a UE's state is another."""
+
 
 class Outbox(Protocol):
     """Where messages go."""
@@ -39,10 +42,10 @@ class EventPublisher:
 
     def publish(self, event: Event) -> None:
         """Publish one event."""
-        envelope = self._envelopes.wrap(event)
-        self._outbox.publish(topics.of_event(event, self._site), encode(envelope), content_type=CONTENT_TYPE)
-        if self._keeps_state:
-            self._retain(event, envelope)
+        text = self._envelopes.text(event)
+        self._outbox.publish(topics.of_event(event, self._site), text.encode(), content_type=CONTENT_TYPE)
+        if self._keeps_state and isinstance(event, _STATES):
+            self._retain(event, json.loads(text))
 
     def _retain(self, event: Event, envelope: dict[str, Any]) -> None:
         data = envelope["data"]

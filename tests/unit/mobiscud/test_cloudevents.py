@@ -8,7 +8,15 @@ import pytest
 from mobiscud.bus.cloudevents import EVENT_TYPES, Envelopes, decode, encode, nanoseconds, rfc3339, unwrap
 from mobiscud.core.edge import Pvm
 from mobiscud.core.errors import DecodeError
-from mobiscud.core.events import Event, HandoverCompleted, MonitorDropped, PvmMigrated, UeAttached, Where
+from mobiscud.core.events import (
+    Event,
+    HandoverCompleted,
+    MonitorDesynchronised,
+    MonitorDropped,
+    PvmMigrated,
+    UeAttached,
+    Where,
+)
 from mobiscud.core.ids import (
     CellId,
     CloudletId,
@@ -163,3 +171,14 @@ def test_times_survive_to_the_microsecond() -> None:
     assert nanoseconds(rfc3339(1_763_000_000_000_001_999)) == 1_763_000_000_000_001_000
     with pytest.raises(ValueError, match="offset"):
         nanoseconds("2026-01-01T00:00:00")
+
+
+def test_text_is_json_whatever_is_in_it() -> None:
+    detail = 'a "word", 100 %s, \\ and \u2603'
+    event = MonitorDesynchronised(at=1, origin=b"x", detail=detail)
+    text = Envelopes('/mobiscud/50%s "lab"/monitor').text(event)
+    assert text.isascii()
+    envelope = json.loads(text)
+    assert envelope["source"] == '/mobiscud/50%s "lab"/monitor'
+    assert envelope["data"] == {"detail": detail, "ue": None, "imsi": None, "ue_ip": []}
+    assert "subject" not in envelope
