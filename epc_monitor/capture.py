@@ -58,13 +58,10 @@ def read_frames(file: BinaryIO) -> Iterator[Frame]:
     magic = file.read(4)
     if magic in _PCAP_MAGICS:
         order, nanoseconds = _PCAP_MAGICS[magic]
-        yield from _pcap(file, order, nanoseconds)
-    elif magic == _PCAPNG_SECTION:
-        yield from _pcapng(file)
-    elif not magic:
-        raise NotACapture("the file is empty")
-    else:
-        raise NotACapture("neither pcap nor pcapng")
+        return _pcap(file, order, nanoseconds)
+    if magic == _PCAPNG_SECTION:
+        return _pcapng(file)
+    raise NotACapture("neither pcap nor pcapng" if magic else "the file is empty")
 
 
 def _take(file: BinaryIO, size: int, what: str) -> bytes:

@@ -67,28 +67,24 @@ class FrameDecoder:
 
         :raises DecodeError: a length points outside the frame
         """
+        at, linktype, data, _ = frame
         try:
-            return self._unpack(frame.linktype, frame.data, frame.at)
+            if linktype == LINKTYPE_ETHERNET:
+                ethertype, offset = data[12] << 8 | data[13], 14
+                if ethertype in _VLAN_TAGS:
+                    ethertype, offset = _behind_tags(data, ethertype, offset)
+            else:
+                header = _LINK_LAYERS.get(linktype)
+                if header is None:
+                    raise DecodeError(f"link layer {linktype} is not known")
+                ethertype, offset = header(data)
+            if ethertype == _ETHERTYPE_IPV4:
+                return self._ipv4(data, offset, at)
+            if ethertype == _ETHERTYPE_IPV6:
+                return self._ipv6(data, offset, at)
+            return None
         except IndexError:
-            raise DecodeError("frame cut short", len(frame.data)) from None
-
-    def _unpack(self, linktype: int, data: bytes, at: int) -> Packet | None:
-        if linktype == LINKTYPE_ETHERNET:
-            offset = 14
-            ethertype = data[12] << 8 | data[13]
-            while ethertype in _VLAN_TAGS:
-                ethertype = data[offset + 2] << 8 | data[offset + 3]
-                offset += 4
-        else:
-            header = _LINK_LAYERS.get(linktype)
-            if header is None:
-                raise DecodeError(f"link layer {linktype} is not known")
-            ethertype, offset = header(data)
-        if ethertype == _ETHERTYPE_IPV4:
-            return self._ipv4(data, offset, at)
-        if ethertype == _ETHERTYPE_IPV6:
-            return self._ipv6(data, offset, at)
-        return None
+            raise DecodeError("frame cut short", len(data)) from None
 
     def _ipv4(self, data: bytes, offset: int, at: int) -> Packet | None:
         """IPv4 with options (RFC 791 3.1)."""

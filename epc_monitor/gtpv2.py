@@ -21,6 +21,7 @@ ACCEPTED = frozenset((16, 17))
 CONTEXT_NOT_FOUND = 64
 
 _IMSI, _CAUSE, _APN, _EBI, _PAA, _F_TEID, _BEARER_CONTEXT, _BEARER_QOS = 1, 2, 71, 73, 79, 87, 93, 80
+_READ = frozenset((_IMSI, _CAUSE, _APN, _EBI, _PAA, _F_TEID, _BEARER_CONTEXT))
 
 
 class GtpType(IntEnum):
@@ -128,10 +129,10 @@ def _message(data: bytes, offset: int) -> tuple[GtpMessage, int, bool]:
         raise DecodeError("GTPv2 header longer than its message", offset)
     if kind not in _FOLLOWED:
         return GtpMessage(kind, teid, sequence), end, bool(flags & 16)
-    return _elements(GtpMessage(kind, teid, sequence), data, start, end), end, bool(flags & 16)
+    return _elements(kind, teid, sequence, data, start, end), end, bool(flags & 16)
 
 
-def _elements(head: GtpMessage, data: bytes, offset: int, end: int) -> GtpMessage:
+def _elements(kind: int, teid: int | None, sequence: int, data: bytes, offset: int, end: int) -> GtpMessage:
     imsi: str | None = None
     apn: str | None = None
     cause: int | None = None
@@ -145,6 +146,8 @@ def _elements(head: GtpMessage, data: bytes, offset: int, end: int) -> GtpMessag
         offset = start + length
         if offset > end:
             raise DecodeError("information element longer than its message", start)
+        if element not in _READ:
+            continue
         value = data[start:offset]
         if element == _F_TEID:
             f_teids.append(_f_teid(value))
@@ -161,9 +164,7 @@ def _elements(head: GtpMessage, data: bytes, offset: int, end: int) -> GtpMessag
             apn = _apn(value)
         elif element == _PAA:
             addresses = _paa(value)
-    return GtpMessage(
-        head.type, head.teid, head.sequence, imsi, cause, ebi, tuple(f_teids), addresses, tuple(bearers), apn
-    )
+    return GtpMessage(kind, teid, sequence, imsi, cause, ebi, tuple(f_teids), addresses, tuple(bearers), apn)
 
 
 def _bearer(value: bytes) -> GtpBearer:

@@ -7,8 +7,8 @@ Which algorithm is in use is told by the Security Mode Command, which is never c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from mobiscud.core.errors import DecodeError
 
@@ -43,8 +43,7 @@ class NasType(IntEnum):
     SECURITY_MODE_COMMAND = 0x5D
 
 
-@dataclass(frozen=True, slots=True)
-class NasMessage:
+class NasMessage(NamedTuple):
     """What was read. ``guti``: PLMN, MME group, MME code, M-TMSI, 10 octets. ``ciphering``: the EEA that is chosen.
 
     ``cs_only``: a detach from circuit-switched services alone; the UE stays (9.9.3.7).
@@ -107,9 +106,9 @@ def _is_convincing(message: NasMessage) -> bool:
 def _plain(data: bytes, uplink: bool, strict: bool = False) -> NasMessage | None:
     """A plain EMM message: protocol discriminator, type, contents. ``strict``: its end must be where it says."""
     kind = data[1]
-    if kind not in _KNOWN:
+    message_type = _KNOWN.get(kind)
+    if message_type is None:
         return None
-    message_type = NasType(kind)
     imsi: str | None = None
     guti: bytes | None = None
     m_tmsi: bytes | None = None
@@ -145,7 +144,7 @@ def _plain(data: bytes, uplink: bool, strict: bool = False) -> NasMessage | None
     return NasMessage(message_type, imsi, guti, m_tmsi, ciphering, addresses, cs_only)
 
 
-_KNOWN = frozenset(int(member) for member in NasType if member)
+_KNOWN = {int(member): member for member in NasType if member}
 
 
 def _length_value(data: bytes, offset: int) -> tuple[bytes, int]:

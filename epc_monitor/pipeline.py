@@ -51,7 +51,7 @@ class Monitor:
         self._fragments = Reassembly(fragments)
         self._frames = FrameDecoder(self._fragments)
         self._sctp = SctpDecoder(s1ap_port, SctpLimits(associations=limits.associations, octets=limits.waiting_octets))
-        self._malformed = 0
+        self._unreadable = 0
         self.kernel_drops = 0
         self._evictions_told = 0
         self._evictions_told_at = 0
@@ -60,6 +60,7 @@ class Monitor:
     def stats(self) -> Stats:
         """What has passed until now."""
         stats = self._stats
+        stats.decode_errors = self._unreadable + self._sctp.malformed + self.tracker.malformed
         stats.evicted = self.tracker.evicted + self._sctp.evicted + self._fragments.evicted
         stats.expired = self.tracker.expired + self._fragments.expired
         return stats
@@ -79,7 +80,7 @@ class Monitor:
             else:
                 self._receive_udp(packet, frame, events)
         except DecodeError:
-            stats.decode_errors += 1
+            self._unreadable += 1
         if not stats.frames & _TAKE_STOCK_MASK:
             self._tell_evictions(frame, events)
         stats.events += len(events)
@@ -110,7 +111,7 @@ class Monitor:
                 try:
                     events += tracker.receive_s1ap(item, frame.at)
                 except DecodeError:
-                    stats.decode_errors += 1
+                    self._unreadable += 1
             elif isinstance(item, AssociationDown):
                 events += tracker.association_down(item, frame.at)
             elif isinstance(item, AssociationForgotten):
@@ -118,9 +119,6 @@ class Monitor:
             elif isinstance(item, Gap):
                 stats.gaps += item.chunks
                 events += tracker.dropped(frame.at, item.place, item.chunks, frame.interface, "tsn_gap")
-        malformed = self._sctp.malformed + tracker.malformed
-        stats.decode_errors += malformed - self._malformed
-        self._malformed = malformed
 
     def _receive_udp(self, packet: Packet, frame: Frame, events: list[Event]) -> None:
         payload = packet.payload

@@ -134,8 +134,6 @@ class SctpDecoder:
         if len(payload) < 16:
             self.malformed += 1
             return []
-        if payload[0:2] != self._port and payload[2:4] != self._port:
-            return []
         out: list[Item] = []
         found = self._paths.get(payload[:8] + packet.source + packet.destination)
         if found is None:
@@ -221,6 +219,8 @@ class SctpDecoder:
     def _find(self, packet: Packet, out: list[Item]) -> tuple[Association, int] | None:
         """The association and sending end of a packet that comes by a new way; None if there is nothing to read."""
         payload = packet.payload
+        if payload[0:2] != self._port and payload[2:4] != self._port:
+            return None
         kind, flags = payload[12], payload[13]
         if kind == _INIT:
             self._init(packet)

@@ -91,6 +91,14 @@ class Direction:
 
     def receive(self, tsn: int, flags: int, stream: int, ssn: int, ppid: int, data: bytes) -> list[Delivery]:
         """Take one DATA chunk; give the messages that are complete and in order now."""
+        if tsn == self._next and flags & _WHOLE == _WHOLE and not self._octets and not self._ahead:
+            self._next = (tsn + 1) & _MODULUS
+            message = Delivery(tsn, stream, ppid, data)
+            return [message] if flags & _UNORDERED else self._in_order(ssn, message)
+        return self._receive(tsn, flags, stream, ssn, ppid, data)
+
+    def _receive(self, tsn: int, flags: int, stream: int, ssn: int, ppid: int, data: bytes) -> list[Delivery]:
+        """A chunk that is only a part, or has something missing or waiting before it."""
         if not self._is_new(tsn):
             return []
         message: Delivery | None = Delivery(tsn, stream, ppid, data)

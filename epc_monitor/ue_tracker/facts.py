@@ -31,14 +31,14 @@ class Facts:
         self.at = 0
         self.place = b""
         self.events: list[Event] = []
-        self._again: dict[str, int] = {}
+        self._again: dict[tuple[str, bytes], int] | None = None
 
     def begin(self, at: int, place: bytes) -> None:
         """A new message: what follows is completed by it."""
         self.at = at
         self.place = place
         self.events = []
-        self._again = {}
+        self._again = None
 
     def add(self, event: type[Event], *, detail: bytes = b"", **fields: Any) -> None:
         """A fact about the network. ``detail`` tells apart several facts of one type that one message completes."""
@@ -82,7 +82,10 @@ class Facts:
         )
 
     def _origin(self, event: type[Event], detail: bytes) -> bytes:
+        if self._again is None:
+            self._again = {}
+        fact = event.TYPE, detail
+        again = self._again.get(fact, 0)
+        self._again[fact] = again + 1
         origin = self.place + detail
-        again = self._again.get(event.TYPE + detail.hex(), 0)
-        self._again[event.TYPE + detail.hex()] = again + 1
         return origin if not again else origin + again.to_bytes(2, "big")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 from typing import Final
 
@@ -35,9 +36,9 @@ class Registry:
         self._keys = keys
         self._facts = facts
         self._doubts = doubts
-        self._ues: dict[Ue, None] = {}
+        self._ues: OrderedDict[Ue, None] = OrderedDict()  # heard of longest ago first
         self._trimmed_at = 0
-        self._half_open: dict[S1Connection, int] = {}  # since when
+        self._half_open: OrderedDict[S1Connection, int] = OrderedDict()  # since when
         self._by_imsi: dict[str, Ue] = {}
         self._by_tunnel: dict[FTeid, Ue] = {}
         self._mmes: dict[bytes, MmeNode] = {}
@@ -178,16 +179,21 @@ class Registry:
         """The UE was heard of just now."""
         ue.seen = self._facts.at
         if ue in self._ues:
-            del self._ues[ue]
-            self._ues[ue] = None
+            self._ues.move_to_end(ue)
 
-    def trim(self) -> None:
-        """Keep the limits: who was not heard of for longest goes, but the connected have some chances more."""
-        limits, now = self.limits, self._facts.at
-        crowded = len(self._ues) > limits.ues or len(self._half_open) > limits.half_open
-        if not crowded and abs(now - self._trimmed_at) < _S:  # this runs for every message, and ages are long
-            return
-        self._trimmed_at = now
+    def trim(self, now: int) -> None:
+        """Keep the limits; this runs for every message, and ages are long."""
+        limits = self.limits
+        if (
+            len(self._ues) > limits.ues
+            or len(self._half_open) > limits.half_open
+            or not -_S < now - self._trimmed_at < _S
+        ):
+            self._trimmed_at = now
+            self._trim(limits, now)
+
+    def _trim(self, limits: Limits, now: int) -> None:
+        """Who was not heard of for longest goes, but the connected have some chances more."""
         half_open, oldest_ns = self._half_open, now - limits.half_open_age_s * _S
         while half_open:
             connection, since = next(iter(half_open.items()))

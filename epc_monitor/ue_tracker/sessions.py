@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from epc_monitor import gtpv2, values
@@ -48,35 +50,24 @@ class Sessions:
         self._registry = registry
         self._facts = facts
         self._connections = connections
-        self._waiting: dict[bytes, tuple[int, _Asked]] = {}  # since when
+        self._waiting: OrderedDict[bytes, tuple[int, _Asked]] = OrderedDict()  # since when
+        self._handlers: Mapping[int, Callable[[GtpMessage, Packet], None]] = {
+            GtpType.CREATE_SESSION_REQUEST: self._create_request,
+            GtpType.CREATE_SESSION_RESPONSE: self._create_response,
+            GtpType.DELETE_SESSION_REQUEST: self._delete_session_request,
+            GtpType.DELETE_SESSION_RESPONSE: self._delete_response,
+            GtpType.DELETE_BEARER_REQUEST: self._delete_bearer_request,
+            GtpType.DELETE_BEARER_RESPONSE: self._delete_response,
+            GtpType.MODIFY_BEARER_REQUEST: self._modify_request,
+            GtpType.MODIFY_BEARER_RESPONSE: self._modify_response,
+            GtpType.CREATE_BEARER_REQUEST: self._create_bearer_request,
+        }
 
     def receive(self, message: GtpMessage, packet: Packet) -> None:
         """Take one message, and the packet that has brought it."""
-        kind = message.type
-        if kind == GtpType.CREATE_SESSION_REQUEST:
-            self._create_request(message, packet)
-        elif kind == GtpType.CREATE_SESSION_RESPONSE:
-            self._create_response(message, packet)
-        elif kind == GtpType.DELETE_SESSION_REQUEST:
-            session = self._registry.session(packet.destination, message.teid or 0)
-            if session is not None and packet.source in (session.mme_address, session.mme[0]):
-                self._wait(packet, message, _Delete(session, message.ebi))
-        elif kind == GtpType.DELETE_BEARER_REQUEST:
-            session = self._registry.session(packet.destination, message.teid or 0)
-            if session is not None and message.ebi is not None:
-                self._wait(packet, message, _Delete(session, message.ebi))
-        elif kind in (GtpType.DELETE_SESSION_RESPONSE, GtpType.DELETE_BEARER_RESPONSE):
-            self._delete_response(message, packet)
-        elif kind == GtpType.MODIFY_BEARER_REQUEST:
-            session, mme = self._registry.session(packet.destination, message.teid or 0), message.f_teid(gtpv2.S11_MME)
-            if session is not None and mme is not None and session.mme != (mme.address, mme.teid):
-                self._wait(packet, message, _Move(session, (mme.address, mme.teid)))
-        elif kind == GtpType.MODIFY_BEARER_RESPONSE:
-            self._modify_response(message, packet)
-        elif kind == GtpType.CREATE_BEARER_REQUEST:
-            session = self._registry.session(packet.destination, message.teid or 0)
-            if session is not None:
-                self._own_tunnels(session.ue, message)
+        handler = self._handlers.get(message.type)
+        if handler is not None:
+            handler(message, packet)
 
     def _create_request(self, message: GtpMessage, packet: Packet) -> None:
         mme = message.f_teid(gtpv2.S11_MME)
@@ -108,6 +99,16 @@ class Sessions:
         _tell_addresses(ue)
         self._connections.sessions_back(ue)
 
+    def _create_bearer_request(self, message: GtpMessage, packet: Packet) -> None:
+        session = self._registry.session(packet.destination, message.teid or 0)
+        if session is not None:
+            self._own_tunnels(session.ue, message)
+
+    def _modify_request(self, message: GtpMessage, packet: Packet) -> None:
+        session, mme = self._registry.session(packet.destination, message.teid or 0), message.f_teid(gtpv2.S11_MME)
+        if session is not None and mme is not None and session.mme != (mme.address, mme.teid):
+            self._wait(packet, message, _Move(session, (mme.address, mme.teid)))
+
     def _modify_response(self, message: GtpMessage, packet: Packet) -> None:
         """The S-GW may give other tunnels; the MME that asked may be another one, after a handover or TAU."""
         asked = self._answered(packet, message)
@@ -124,6 +125,16 @@ class Sessions:
             for f_teid in bearer.f_teids:
                 if f_teid.interface == gtpv2.S1U_SGW:
                     self._registry.own_tunnel(ue, values.f_teid(f_teid.address, f_teid.teid))
+
+    def _delete_session_request(self, message: GtpMessage, packet: Packet) -> None:
+        session = self._registry.session(packet.destination, message.teid or 0)
+        if session is not None and packet.source in (session.mme_address, session.mme[0]):
+            self._wait(packet, message, _Delete(session, message.ebi))
+
+    def _delete_bearer_request(self, message: GtpMessage, packet: Packet) -> None:
+        session = self._registry.session(packet.destination, message.teid or 0)
+        if session is not None and message.ebi is not None:
+            self._wait(packet, message, _Delete(session, message.ebi))
 
     def _delete_response(self, message: GtpMessage, packet: Packet) -> None:
         asked = self._answered(packet, message)
@@ -149,7 +160,7 @@ class Sessions:
         key = packet.source + packet.destination + message.sequence.to_bytes(3, "big")
         self._waiting[key] = self._facts.at, what
         while len(self._waiting) > self._registry.limits.transactions:
-            del self._waiting[next(iter(self._waiting))]
+            self._waiting.popitem(last=False)
             self._registry.evicted += 1
 
     def _answered(self, packet: Packet, message: GtpMessage) -> _Asked | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from operator import attrgetter
 
 from epc_monitor import values
 from epc_monitor.s1ap.erabs import ERabAdmitted, ERabEnd, ERabModify, ERabSetup
@@ -214,7 +215,7 @@ class S11Tunnel:
 
 def ordered(bearers: Iterable[BearerContext]) -> tuple[BearerContext, ...]:
     """Bearers as the contract wants them."""
-    return tuple(sorted(bearers, key=lambda bearer: bearer.e_rab_id))
+    return tuple(sorted(bearers, key=attrgetter("e_rab_id")))
 
 
 def joined(

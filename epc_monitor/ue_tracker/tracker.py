@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -65,7 +66,8 @@ class UeTracker:
         self._registry = registry = Registry(keys, limits or Limits(), facts, doubts)
         self._connections = connections = Connections(registry, facts, doubts)
         self._sessions = Sessions(registry, facts, connections)
-        self._heard: dict[int, int] = {}  # mark of a GTPv2 datagram -> when it was last seen
+        # An OrderedDict knows which is the oldest; a dict searches for it among all that were deleted.
+        self._heard: OrderedDict[int, int] = OrderedDict()  # mark of a GTPv2 datagram -> when it was last seen
         self._associations = Associations(registry, facts, connections)
         self._handlers: Mapping[int, Handler] = _handlers(
             connections, Handovers(registry, facts, connections), self._associations
@@ -103,11 +105,12 @@ class UeTracker:
             association = self._registry.open_association(message.association, enb_sender)
         elif pdu.type in (_FROM_MME if message.sender == association.enb_sender else _FROM_ENB):
             return []
-        self._facts.begin(at, message.place)
+        facts = self._facts
+        facts.begin(at, message.place)
         self._doubts.settle()
         handler(pdu, association)
-        self._registry.trim()
-        return self._facts.events
+        self._registry.trim(at)
+        return facts.events
 
     def receive_gtp(self, packet: Packet, datagram: bytes, at: int) -> tuple[list[Event], int]:
         """Take the GTPv2-C messages of a datagram; the events, and how many messages there were.
@@ -116,15 +119,17 @@ class UeTracker:
         """
         messages = gtpv2.decode(datagram)
         events: list[Event] = []
-        if self._is_repetition(packet.source + packet.destination + datagram, at):
+        ends = packet.source + packet.destination
+        if self._is_repetition(ends + datagram, at):
             return events, len(messages)
+        facts = self._facts
         for message in messages:
-            place = b"gtp" + packet.source + packet.destination + (message.teid or 0).to_bytes(4, "big")
-            self._facts.begin(at, place + message.sequence.to_bytes(3, "big") + bytes((message.type,)))
+            number = (message.teid or 0) << 32 | message.sequence << 8 | message.type
+            facts.begin(at, b"gtp" + ends + number.to_bytes(8, "big"))
             self._doubts.settle()
             self._sessions.receive(message, packet)
-            self._registry.trim()
-            events += self._facts.events
+            self._registry.trim(at)
+            events += facts.events
         return events, len(messages)
 
     def _is_repetition(self, what: bytes, at: int) -> bool:
@@ -132,8 +137,9 @@ class UeTracker:
         heard, mark = self._heard, hash(what)
         before = heard.pop(mark, None)
         heard[mark] = at
-        if len(heard) > self._registry.limits.transactions:
-            del heard[next(iter(heard))]
+        oldest = next(iter(heard))
+        if len(heard) > self._registry.limits.transactions or abs(at - heard[oldest]) > _REPETITION_NS:
+            del heard[oldest]
         return before is not None and abs(at - before) < _REPETITION_NS
 
     def association_down(self, down: sctp.AssociationDown, at: int) -> list[Event]:

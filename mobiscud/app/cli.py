@@ -40,6 +40,11 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
 def prepare(config_file: Path | None, log_level: str, log_format: str) -> Config:
     """Set logging up and read the configuration; the defaults where there is none."""
     logs.configure(log_level, log_format)
+    return read_configuration(config_file)
+
+
+def read_configuration(config_file: Path | None) -> Config:
+    """The configuration; the defaults where there is none."""
     return configuration.load(config_file) if config_file else Config()
 
 
@@ -76,7 +81,9 @@ def replay(
     log_format: str,
 ) -> None:
     """Read captures (pcap, pcapng) and print the events in them as CloudEvents, one JSON object a line."""
-    config = with_privacy(prepare(config_file, log_level, log_format), privacy)
+    if publish:  # nothing else here logs
+        logs.configure(log_level, log_format)
+    config = with_privacy(read_configuration(config_file), privacy)
     from mobiscud.app import pseudonym
     from mobiscud.app.replay import ReplayOptions
     from mobiscud.app.replay import replay as run_replay

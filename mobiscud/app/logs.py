@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 
-import structlog
-
 LEVELS = ("debug", "info", "warning", "error")
 
 
 def configure(level: str, form: str) -> None:
     """Set logging up for the whole process; ``form`` is ``console`` or ``json``."""
+    import structlog  # takes longer to load than a short capture to read
+
     number = logging.getLevelName(level.upper())
     renderer: structlog.typing.Processor
     if form == "json":

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +31,8 @@ Sink = Callable[[Event], None]
 
 FLUSH_EVERY: Final = 1000
 """Events that may be on their way to the broker before the replay waits for it."""
+AT_ONCE: Final = 512
+"""Frames that are read, then followed, then told together: a processor is faster at what it does again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +78,12 @@ async def _replay(files: Iterable[Path], config: Config, monitor: Monitor, optio
         published = 0
         clock = _Clock() if options.real_time else None
         receive = monitor.receive
-        for frame in _frames(files):
+        for frames in _batches(files, 1 if options.real_time else AT_ONCE):
             if clock is not None:
-                await asyncio.sleep(max(0.0, clock.wait_s(frame)))
-            events = receive(frame)
-            if not events:
-                continue
-            for event in events:
-                for sink in sinks:
+                await asyncio.sleep(max(0.0, clock.wait_s(frames[0])))
+            events = [event for frame in frames for event in receive(frame)]
+            for sink in sinks:
+                for event in events:
                     sink(event)
             published += len(events)
             if bus is not None and published >= FLUSH_EVERY:
@@ -108,14 +109,21 @@ async def _flush(bus: MqttBus) -> None:
         raise AdapterError("the broker no longer takes what is published: is it still there?")
 
 
-def _frames(files: Iterable[Path]) -> Iterator[Frame]:
-    """All frames; a file that ends too soon does not keep the others from being read."""
+def _batches(files: Iterable[Path], size: int) -> Iterator[list[Frame]]:
+    """All frames, so many at once; a file that ends too soon does not keep the others from being read."""
     failure: MobiScudError | None = None
     for path in files:
-        try:
-            yield from read_capture(path)
-        except MobiScudError as error:
-            failure = failure or error
+        frames = read_capture(path)
+        more = True
+        while more:
+            batch: list[Frame] = []
+            try:
+                batch.extend(islice(frames, size))  # keeps what came before an error
+            except MobiScudError as error:
+                failure = failure or error
+            more = len(batch) == size
+            if batch:
+                yield batch
     if failure is not None:
         raise failure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 REMEMBERED: Final = 65_536
@@ -12,7 +13,7 @@ class Repeats:
 
     def __init__(self, limit: int = REMEMBERED) -> None:
         self._limit = limit
-        self._seen: dict[str, None] = {}
+        self._seen: OrderedDict[str, None] = OrderedDict()
 
     def is_new(self, event_id: str) -> bool:
         """Whether this id comes for the first time; from now on it does not."""
@@ -20,5 +21,5 @@ class Repeats:
             return False
         self._seen[event_id] = None
         if len(self._seen) > self._limit:
-            del self._seen[next(iter(self._seen))]
+            self._seen.popitem(last=False)
         return True
