@@ -23,6 +23,7 @@ UPPER_HEIGHT: Final = 84.0
 PANEL_GAP: Final = 16.0
 LOWER_HEIGHT: Final = 250.0
 LANE_HEIGHT: Final = 9.0
+LABEL_HEIGHT: Final = 15.0
 APART: Final = 1.8
 """How many times the one must be of the other for two neighbouring curves to stand in two panels."""
 MOST_COLOURS: Final = 6
@@ -230,9 +231,15 @@ def _labels(picture: Drawing, curves: Sequence[Curve], panels: Mapping[str, _Pan
         last = next((rtt for _, rtt in reversed(curve.points) if rtt is not None and panel.holds(rtt)), panel.low)
         level = curve.levels[-1].median_ms if curve.levels else last
         wanted.append((panel.y(min(max(level, panel.low), panel.high)), number))
-    y = TOP
-    for ordinate, number in sorted(wanted):
-        y = max(y + 15, ordinate)
+    wanted.sort()
+    places: list[float] = []
+    for ordinate, _ in wanted:
+        places.append(max(ordinate, places[-1] + LABEL_HEIGHT if places else TOP))
+    limit = max(panel.bottom for panel in panels.values())
+    for number in reversed(range(len(places))):
+        places[number] = min(places[number], limit)
+        limit = places[number] - LABEL_HEIGHT
+    for y, (_, number) in zip(places, wanted, strict=True):
         picture.text(RIGHT + 8, y + 4, curves[number].label, f"strong t{curves[number].colour}")
 
 
