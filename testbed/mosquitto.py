@@ -89,10 +89,15 @@ class Mosquitto:
             await process.wait()
 
     async def _listens(self) -> bool:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        except OSError:
-            return False
-        writer.close()
-        await writer.wait_closed()
-        return (self.directory / "mqtt.sock").exists()
+        doors = (
+            lambda: asyncio.open_connection("127.0.0.1", self.port),
+            lambda: asyncio.open_unix_connection(self.directory / "mqtt.sock"),
+        )
+        for door in doors:
+            try:
+                _, writer = await door()
+            except OSError:
+                return False
+            writer.close()
+            await writer.wait_closed()
+        return True

@@ -11,21 +11,24 @@ MQTT 5 is tried first; a broker that only knows 3.1.1 serves as well (CONTRACT 3
 from __future__ import annotations
 
 import asyncio
-import os
+import math
 import secrets
+import socket
 import ssl
-from collections.abc import Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
+import aiomqtt
 import structlog
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
-from mobiscud.bus import packets, topics
-from mobiscud.bus.connection import RECEIVE_MAXIMUM, Connection, RefusedError
-from mobiscud.bus.packets import Version, Will
 from mobiscud.bus.spool import SPOOL_BYTES, Message, Spool
 from mobiscud.core.config import BusConfig
 from mobiscud.core.errors import AdapterError, ConfigError
@@ -33,9 +36,11 @@ from mobiscud.core.errors import AdapterError, ConfigError
 Handler = Callable[[str, bytes], None]
 """Called with topic and payload of each message, in order of arrival; must not block."""
 
+QOS: Final = 1
+IN_FLIGHT: Final = 200
 CONNECT_TIMEOUT_S: Final = 5.0
 KEEP_ALIVE_S: Final = 15
-"""A broker that says nothing for so long is gone; we ask it twice as often, and say so at the beginning."""
+"""A broker that says nothing for so long is gone; so are we to it after half as long again."""
 SESSION_S: Final = 300
 """How long a broker keeps what we have subscribed to, when the connection breaks."""
 RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -92,16 +97,17 @@ class MqttBus:
     def __init__(self, broker: Broker, *, will: Message | None = None, spool_bytes: int = SPOOL_BYTES) -> None:
         """``will`` is published by the broker when this node falls silent; ``spool_bytes`` bounds what may wait."""
         self._broker = broker
-        self._will = None if will is None else Will(will.topic, will.payload, will.retain)
+        self._will = will
         self._client_id = f"mobiscud-{secrets.token_hex(8)}"
         self._has_session = False  # with a broker that may still keep it
-        self._version: Version | None = None
-        self._connection: Connection | None = None
+        self._protocol: aiomqtt.ProtocolVersion | None = None
+        self._client: _Client | None = None
         self._spool = Spool(spool_bytes)
-        self._draining = False
+        self._in_flight: deque[tuple[Message, asyncio.Task[None]]] = deque()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._held = False
+        self._open = asyncio.Event()
+        self._open.set()
         self._subscriptions: dict[str, list[Handler]] = {}
         self._on_connect: list[Callable[[], None]] = []
         self._supervisor: asyncio.Task[None] | None = None
@@ -109,17 +115,12 @@ class MqttBus:
     @property
     def connected(self) -> bool:
         """Whether there is a broker to talk to now."""
-        return self._connection is not None
+        return self._client is not None
 
     @property
     def waiting(self) -> int:
         """Messages that the broker has not yet taken."""
-        return len(self._spool) + (len(self._connection.unconfirmed) if self._connection else 0)
-
-    @property
-    def unread(self) -> int:
-        """Messages that have come and were not handed to anybody yet."""
-        return self._connection.waiting if self._connection else 0
+        return len(self._spool) + len(self._in_flight)
 
     @property
     def lost(self) -> int:
@@ -131,20 +132,21 @@ class MqttBus:
 
         :raises AdapterError: there is no broker, or it does not let us in
         """
-        connection = self._connection = await self._connect()
-        self._supervisor = asyncio.create_task(self._supervise(connection), name="mqtt")
+        client = self._client = await self._connect()
+        self._supervisor = asyncio.create_task(self._supervise(client), name="mqtt")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connection is not None:
+        if self._client is not None:
             await self.flush()
+            await self._unsubscribe()
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
-        if self._connection is not None:  # the supervisor had not yet begun
-            self._connection.leave()
+        if self._client is not None:  # the supervisor had not yet begun
+            await _leave(self._client)
         if self.waiting:
             log.warning("gone before the broker took everything", messages=self.waiting)
 
@@ -152,7 +154,7 @@ class MqttBus:
         """Put a message into the spool; it leaves in its turn."""
         self._spool.put(Message(topic, payload, retain, content_type))
         self._idle.clear()
-        self._wake()
+        self._push()
 
     async def flush(self, within_s: float = CONNECT_TIMEOUT_S) -> bool:
         """Wait until the broker has everything; False when it has not ``within_s`` seconds."""
@@ -167,10 +169,10 @@ class MqttBus:
         """Hand every message that matches to ``handler``. What comes back ends it; calling that twice is harmless."""
         handlers = self._subscriptions.setdefault(topic_filter, [])
         handlers.append(handler)
-        if self._connection is not None:
+        if self._client is not None:
             try:
-                await self._connection.subscribe((topic_filter,))
-            except AdapterError:
+                await self._client.subscribe(topic_filter, qos=QOS)
+            except aiomqtt.MqttError:
                 log.debug("subscription waits for the broker", topic=topic_filter)
 
         def stop() -> None:
@@ -180,174 +182,211 @@ class MqttBus:
         return stop
 
     def hold(self) -> None:
-        """Hand no message to any handler for now. They wait, not confirmed, here (a few hundred) and at the broker."""
-        self._held = True
-        if self._connection is not None:
-            self._connection.hold()
+        """Hand no message to any handler for now, and read none: they wait at the broker. Not for long: the broker's
+        answers wait as well."""
+        self._open.clear()
+        if self._client is not None:
+            self._client.hold()
 
     def go_on(self) -> None:
         """The reverse of ``hold``; harmless without it."""
-        self._held = False
-        if self._connection is not None:
-            self._connection.go_on()
+        if not self._open.is_set():
+            self._open.set()
+            if self._client is not None:
+                self._client.go_on()
 
     def on_connect(self, callback: Callable[[], None]) -> None:
         """Call back at every connection, this one included; for what a broker may have forgotten."""
         self._on_connect.append(callback)
-        if self._connection is not None:
+        if self._client is not None:
             callback()
 
     # The connection ----------------------------------------------------------------------------------------------
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> _Client:
         """Connect in the highest protocol version that the broker knows; in MQTT 5 with a session that it keeps."""
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                if self._version is None:
-                    self._version = await self._highest_version()
-                connection = await self._open(self._version, self._hello(self._version))
-        except (OSError, AdapterError) as error:  # a TimeoutError is an OSError
-            if isinstance(error, RefusedError):
-                self._version = None  # it has answered, and refused: another broker may have taken its place
-            raise AdapterError(f"no MQTT broker at {self._broker.shown}: {_why(error)}") from error
+            if self._protocol is None:
+                self._protocol = await self._highest_version()
+            client = self._new_client(self._protocol, keeps_session=True)
+            await client.__aenter__()
+        except aiomqtt.MqttError as error:
+            if isinstance(error, aiomqtt.MqttCodeError):
+                self._protocol = None  # it has answered, and refused: another broker may have taken its place
+            raise AdapterError(f"no MQTT broker at {self._broker.shown}: {error.__cause__ or error}") from error
         self._has_session = True
-        return connection
+        return client
 
-    async def _highest_version(self) -> Version:
+    async def _highest_version(self) -> aiomqtt.ProtocolVersion:
         """Tried without a session: a broker that does not know MQTT 5 stumbles over one before it says so."""
-        hello = packets.connect(
-            Version.V5,
-            "",
-            keep_alive_s=KEEP_ALIVE_S,
-            clean=True,
-            username=self._broker.username,
-            password=self._broker.password,
-        )
+        client = self._new_client(aiomqtt.ProtocolVersion.V5, keeps_session=False)
         try:
-            (await self._open(Version.V5, hello)).leave()
-        except RefusedError:
-            return Version.V311
-        return Version.V5
+            await client.__aenter__()
+        except aiomqtt.MqttCodeError:
+            return aiomqtt.ProtocolVersion.V311
+        await _leave(client)
+        return aiomqtt.ProtocolVersion.V5
 
-    def _hello(self, version: Version) -> bytes:
-        return packets.connect(
-            version,
-            self._client_id,
-            keep_alive_s=KEEP_ALIVE_S,
-            clean=version is Version.V311 or not self._has_session,
-            session_s=SESSION_S,
-            receive_maximum=RECEIVE_MAXIMUM,
-            username=self._broker.username,
-            password=self._broker.password,
-            will=self._will,
+    def _new_client(self, protocol: aiomqtt.ProtocolVersion, *, keeps_session: bool) -> _Client:
+        broker = self._broker
+        options: Iterable[Any] = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),) if broker.transport == "tcp" else ()
+        will = self._will if keeps_session else None
+        with_session = keeps_session and protocol is aiomqtt.ProtocolVersion.V5
+        client = _Client(
+            broker.host,
+            broker.port,
+            username=broker.username,
+            password=broker.password,
+            identifier=self._client_id if keeps_session else None,
+            protocol=protocol,
+            keepalive=KEEP_ALIVE_S,
+            clean_start=not self._has_session if with_session else MQTT_CLEAN_START_FIRST_ONLY,
+            properties=_session_properties() if with_session else None,
+            transport=broker.transport,  # type: ignore[arg-type]  # "tcp" or "unix"
+            tls_context=broker.tls,
+            will=aiomqtt.Will(will.topic, will.payload, QOS, will.retain) if will else None,
+            timeout=CONNECT_TIMEOUT_S,
+            max_inflight_messages=IN_FLIGHT,
+            socket_options=options,
         )
+        client.pending_calls_threshold = IN_FLIGHT + 1
+        return client
 
-    async def _open(self, version: Version, hello: bytes) -> Connection:
-        """A connection that the broker has let in.
-
-        :raises OSError: nobody listens
-        :raises AdapterError: the broker does not let us in
-        """
-        broker, loop = self._broker, asyncio.get_running_loop()
-        connection = Connection(version, self._dispatch, self._wake)
-        if self._held:
-            connection.hold()
-        if broker.transport == "unix":
-            await loop.create_unix_connection(lambda: connection, broker.host)
-        else:
-            await loop.create_connection(lambda: connection, broker.host, broker.port, ssl=broker.tls)
-        try:
-            await connection.greet(hello)
-        except BaseException:
-            connection.end("not let in")
-            raise
-        return connection
-
-    async def _supervise(self, connection: Connection | None) -> None:
+    async def _supervise(self, client: _Client | None) -> None:
         """Use the connection while it lasts, then make another."""
         attempt = 0
         again = False
         while True:
-            if connection is not None:
+            if client is not None:
                 attempt = 0
-                self._connection = connection
                 try:
-                    await self._serve(connection, again)
-                except AdapterError:
-                    pass  # the end of the connection says more
+                    await self._serve(client, again)
+                except aiomqtt.MqttError as error:
+                    log.warning("connection to the broker lost", broker=self._broker.shown, error=str(error))
                 finally:
-                    self._connection = None
-                    self._take_back(connection)
-                    connection.leave()
-                log.warning("connection to the broker lost", broker=self._broker.shown, error=connection.why)
+                    self._client = None
+                    self._take_back()
+                    await _leave(client)
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
             try:
-                connection = await self._connect()
+                client = await self._connect()
             except AdapterError:
-                connection = None
+                client = None
             again = True
 
-    async def _serve(self, connection: Connection, again: bool) -> None:
-        """Until the connection ends.
+    async def _unsubscribe(self) -> None:
+        """We go for good: the broker need not keep anything for us."""
+        if self._client is not None and self._subscriptions:
+            try:
+                await self._client.unsubscribe(list(self._subscriptions))
+            except aiomqtt.MqttError:
+                log.debug("the broker is gone before us")
 
-        :raises AdapterError: it ended before the subscriptions stood
-        """
-        (connection.hold if self._held else connection.go_on)()
-        if self._subscriptions:
-            await connection.subscribe(tuple(self._subscriptions))
+    async def _serve(self, client: _Client, again: bool) -> None:
+        self._client = client
+        for topic_filter in tuple(self._subscriptions):
+            await client.subscribe(topic_filter, qos=QOS)
         for callback in self._on_connect:
             callback()
         if again:
             log.info("connected to the broker again", broker=self._broker.shown)
-        self._wake()
-        silence_s = connection.keep_alive_s or KEEP_ALIVE_S
-        while not connection.closed.is_set():
-            try:
-                async with asyncio.timeout(silence_s / 2):
-                    await connection.closed.wait()
-            except TimeoutError:
-                connection.look(silence_s)
+        self._push()
+        async for batch in client.batches():
+            for message in batch:
+                await self._open.wait()
+                self._dispatch(message)
 
-    def _dispatch(self, topic: str, payload: bytes) -> None:
-        levels = topic.split("/")
+    def _dispatch(self, message: aiomqtt.Message) -> None:
+        payload = message.payload if isinstance(message.payload, bytes) else str(message.payload or "").encode()
         for topic_filter, handlers in tuple(self._subscriptions.items()):
-            if not topics.matches(topic_filter, levels):
+            if not message.topic.matches(topic_filter):
                 continue
             for handler in tuple(handlers):
                 try:
-                    handler(topic, payload)
+                    handler(message.topic.value, payload)
                 except Exception:
-                    log.exception("a handler failed", topic=topic)  # the others still get theirs
+                    log.exception("a handler failed", topic=message.topic.value)  # the others still get theirs
 
     # The spool ---------------------------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
-        """Send what waits, together with whatever else is published before the loop comes round."""
-        if not self._draining:
-            self._draining = True
-            asyncio.get_running_loop().call_soon(self._drain)
+    def _push(self) -> None:
+        """Send what waits, as far as there is room on the way."""
+        client = self._client
+        while client and len(self._in_flight) < IN_FLIGHT and (message := self._spool.take()) is not None:
+            sending = asyncio.create_task(self._send(client, message), name="mqtt-publish")
+            self._in_flight.append((message, sending))
+            sending.add_done_callback(self._sent)
 
-    def _drain(self) -> None:
-        self._draining = False
-        if self._connection is not None:
-            leaving: list[Message] = []
-            while len(leaving) < self._connection.room and (message := self._spool.take()) is not None:
-                leaving.append(message)
-            if leaving:
-                self._connection.publish(leaving)
+    async def _send(self, client: _Client, message: Message) -> None:
+        properties = None
+        if message.content_type and self._protocol is aiomqtt.ProtocolVersion.V5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.ContentType = message.content_type
+        await client.publish(
+            message.topic, message.payload, QOS, message.retain, properties=properties, timeout=math.inf
+        )
+
+    def _sent(self, sending: asyncio.Task[None]) -> None:
+        if not sending.cancelled():
+            sending.exception()  # seen; what failed is still in flight and is sent again after the reconnect
+        while self._in_flight and _delivered(self._in_flight[0][1]):
+            self._in_flight.popleft()
         if not self.waiting:
             self._idle.set()
+        self._push()
 
-    def _take_back(self, connection: Connection) -> None:
-        """Put what the broker has not confirmed back at the head of the spool."""
-        self._spool.put_back(connection.unconfirmed.values())
-        connection.unconfirmed.clear()
-        self._wake()
+    def _take_back(self) -> None:
+        """Put what the broker has not acknowledged back at the head of the spool."""
+        unsure, self._in_flight = self._in_flight, deque()
+        for _, sending in unsure:
+            sending.cancel()
+        self._spool.put_back(message for message, sending in unsure if not _delivered(sending))
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_TIMEOUT_S:g} s"
-    number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number is not None and number > 0 else str(error)
+class _Client(aiomqtt.Client):
+    """Hands on together what has come together, and can leave what comes to the broker for a while."""
+
+    async def batches(self) -> AsyncIterator[list[aiomqtt.Message]]:
+        """Messages as they come, at least one at once.
+
+        :raises aiomqtt.MqttError: the connection is lost
+        """
+        async for message in self.messages:
+            batch = [message]
+            while not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            yield batch
+
+    def hold(self) -> None:
+        """Read nothing more; beyond what fits into the sockets, the broker keeps it."""
+        if (connection := self._client.socket()) is not None:
+            self._loop.remove_reader(connection.fileno())
+
+    def go_on(self) -> None:
+        if (connection := self._client.socket()) is not None:
+            self._loop.add_reader(connection.fileno(), self._read)
+
+    def _read(self) -> None:
+        try:
+            self._client.loop_read()
+            while isinstance(connection := self._client.socket(), ssl.SSLSocket) and connection.pending():
+                self._client.loop_read()  # what is deciphered already does not wake the event loop
+        except Exception as error:
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+
+
+async def _leave(client: _Client) -> None:
+    """Say goodbye, if there is still somebody to say it to."""
+    await asyncio.gather(client.__aexit__(None, None, None), return_exceptions=True)
+
+
+def _session_properties() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = SESSION_S
+    return properties
+
+
+def _delivered(sending: asyncio.Task[None]) -> bool:
+    return sending.done() and not sending.cancelled() and sending.exception() is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from mobiscud.core.events import Event, UeEvent
@@ -44,12 +43,3 @@ def request(site: str, node: str, name: str) -> str:
 def reply(site: str, node: str) -> str:
     """Where a node waits for answers."""
     return f"{ROOT}/site/{site}/{node}/reply"
-
-
-def matches(topic_filter: str, levels: Sequence[str]) -> bool:
-    """Whether a topic, split at its slashes, is one of the filter's (MQTT 5.0, 4.7)."""
-    wanted = topic_filter.split("/")
-    if wanted[-1] == "#":
-        wanted.pop()
-        levels = levels[: len(wanted)]
-    return len(wanted) == len(levels) and all(w in ("+", level) for w, level in zip(wanted, levels, strict=True))

