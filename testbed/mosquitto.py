@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from mobiscud.core.errors import SetupError
 
@@ -89,15 +90,16 @@ class Mosquitto:
             await process.wait()
 
     async def _listens(self) -> bool:
-        doors = (
-            lambda: asyncio.open_connection("127.0.0.1", self.port),
-            lambda: asyncio.open_unix_connection(self.directory / "mqtt.sock"),
+        return await _opens(asyncio.open_connection("127.0.0.1", self.port)) and await _opens(
+            asyncio.open_unix_connection(self.directory / "mqtt.sock")
         )
-        for door in doors:
-            try:
-                _, writer = await door()
-            except OSError:
-                return False
-            writer.close()
-            await writer.wait_closed()
-        return True
+
+
+async def _opens(door: Coroutine[Any, Any, tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> bool:
+    try:
+        _, writer = await door
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
