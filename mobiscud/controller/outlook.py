@@ -7,6 +7,7 @@ what the configuration expects.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from mobiscud.controller.policy import Estimate, Facts, Visit
@@ -23,6 +24,15 @@ WEIGHT: Final = 0.1
 Link = frozenset[CloudletId]
 
 
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """Of one usage record: what it has come to, after how long, and how fast it grew of late."""
+
+    round_trips: int = 0
+    span_ns: int = 0
+    a_second: float = 0.0
+
+
 class Outlook:
     """The walks of all UEs, and the moves that are under way between cloudlets."""
 
@@ -37,6 +47,7 @@ class Outlook:
         self._moving: dict[UeKey, Link] = {}
         self._moves_on: dict[Link, int] = {}
         self._outage_ms = cost.outage_ms
+        self._counts: dict[UeKey, dict[str, _Count]] = {}
 
     def arrived(self, ue: UeKey, cloudlet: CloudletId | None, now: float) -> None:
         """The UE is connected at a cell of ``cloudlet``; a new visit if it was elsewhere before."""
@@ -47,6 +58,7 @@ class Outlook:
     def left(self, ue: UeKey) -> None:
         """The UE is no longer registered."""
         self._walks.pop(ue, None)
+        self._counts.pop(ue, None)
 
     def heard(self, event: Event) -> None:
         """A move that begins or ends, anywhere in the site."""
@@ -79,6 +91,20 @@ class Outlook:
             if not self._moves_on[link]:
                 del self._moves_on[link]
 
+    def carried(self, ue: UeKey, record: str, round_trips: int, span_ns: int, *, ended: bool = False) -> None:
+        """So many round trips of a UE were counted since the record began, ``span_ns`` ago."""
+        counts = self._counts.setdefault(ue, {})
+        before = counts.get(record, _Count())
+        if span_ns > before.span_ns:
+            a_second = (round_trips - before.round_trips) / (span_ns - before.span_ns) * 1e9
+            counts[record] = _Count(round_trips, span_ns, a_second)
+        if ended and len(counts) > 1:
+            del counts[record]  # the last one is all that is known
+
+    def _round_trips_s(self, ue: UeKey) -> float | None:
+        counts = self._counts.get(ue)
+        return sum(count.a_second for count in counts.values()) if counts else None
+
     def facts(self, ue: UeKey, moment: Moment, here: CloudletId, pvm_at: CloudletId, now: float) -> Facts:
         """All that a policy may know of this user now."""
         link = frozenset((here, pvm_at))
@@ -90,5 +116,6 @@ class Outlook:
             outage_ms=self._outage_ms,
             move_mib=self._cost.move_mib,
             link_load=moves / (known.moves if known else self._cost.moves),
+            round_trips_s=self._round_trips_s(ue),
         )
         return Facts(moment, now, here, pvm_at, self._walks.get(ue, ()), estimate)

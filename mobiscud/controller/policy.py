@@ -18,6 +18,8 @@ from mobiscud.core.commands import Moment
 from mobiscud.core.config import CostConfig, FollowConfig, MigrationConfig
 from mobiscud.core.ids import CloudletId, PvmId
 
+QUIET_S: Final = 60.0
+"""How long a user without traffic is left alone."""
 FULL: Final = 0.95
 """A link is never taken for fuller than this: the price of a byte stays finite."""
 
@@ -36,13 +38,14 @@ class Estimate:
 
     ``rtt_gain_ms``: what each round trip saves. ``outage_ms``: how long the user's traffic stands still;
     ``move_mib``: what the migration copies; ``link_load``: how much of the way between the cloudlets other moves
-    take, 0 to 1.
+    take, 0 to 1. ``round_trips_s``: the user's, a second, where they were counted.
     """
 
     rtt_gain_ms: float
     outage_ms: float
     move_mib: float
     link_load: float = 0.0
+    round_trips_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +151,11 @@ class Hysteresis:
 class Cost:
     """The PVM follows when that saves its user more waiting than it costs.
 
-    A second at the new place saves ``round_trips_s`` times what each round trip saves. The move costs what waits
-    while the traffic stands still, half of the outage on average, and ``wait_ms_per_mib`` for each MiB on the link,
-    the more the fuller the link is. Both give the stay for which the move pays. Who usually stays that long is
-    followed at once; who does not, when it has stayed that long after all: so the detour never costs much more than
-    twice what foresight would have paid.
+    A second at the new place saves the user's round trips (``round_trips_s`` where they were not counted) times what
+    each saves. The move costs what waits while the traffic stands still, half of the outage on average, and
+    ``wait_ms_per_mib`` for each MiB on the link, the more the fuller the link is. Both give the stay for which the
+    move pays. Who usually stays that long is followed at once; who does not, when it has stayed that long after all:
+    so the detour never costs much more than twice what foresight would have paid.
     """
 
     round_trips_s: float
@@ -163,6 +166,8 @@ class Cost:
         """Move now, later, or not at all."""
         pays_after_s = self.pays_after_s(facts.estimate)
         if pays_after_s is None:
+            if facts.estimate.round_trips_s == 0.0:
+                return AskAgain(QUIET_S, "no traffic")
             return Stay("no round trip becomes shorter")
         stayed_s = facts.stayed_s
         if stayed_s >= pays_after_s or self.expected_stay_s(facts) >= pays_after_s:
@@ -171,10 +176,11 @@ class Cost:
 
     def pays_after_s(self, estimate: Estimate) -> float | None:
         """The stay that makes up for the move; None: there is none."""
-        saved_ms_per_s = self.round_trips_s * estimate.rtt_gain_ms
+        round_trips_s = self.round_trips_s if estimate.round_trips_s is None else estimate.round_trips_s
+        saved_ms_per_s = round_trips_s * estimate.rtt_gain_ms
         if saved_ms_per_s <= 0:
             return None
-        outage = self.round_trips_s * estimate.outage_ms / 1000 * estimate.outage_ms / 2
+        outage = round_trips_s * estimate.outage_ms / 1000 * estimate.outage_ms / 2
         copying = self.wait_ms_per_mib * estimate.move_mib / (1 - min(max(estimate.link_load, 0.0), FULL))
         return (outage + copying) / saved_ms_per_s
 

@@ -37,9 +37,10 @@ def run(scenario: Scenario, out: Path, say: Say = say) -> dict[str, Any]:
     """
     from testbed.simulation import curves  # matplotlib: let its lack be said before the day, not after it
 
+    commit = machine.commit()  # of the code that is loaded, whatever becomes of the checkout meanwhile
     out.mkdir(parents=True, exist_ok=True)
     result = compute(scenario, say)
-    result["commit"] = machine.commit()
+    result["commit"] = commit
     result["machine"] = machine.describe()
     result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     runs = result["runs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -184,3 +185,26 @@ def test_a_link_is_as_loaded_as_there_are_moves_on_it() -> None:
     assert (far.rtt_gain_ms, far.link_load) == (9.0, 0.5)
     outlook.heard(PvmMigrationFailed(**about, from_cloudlet=C1))  # type: ignore[arg-type]
     assert outlook.facts(UE, Moment.ARRIVED, C3, C1, 0.0).estimate.link_load == 0.0
+
+
+def test_a_user_s_traffic_is_what_was_counted_of_late() -> None:
+    outlook = Outlook(CostConfig())
+    assert seen(outlook).estimate.round_trips_s is None
+    outlook.carried(UE, "a", 600, 60_000_000_000)
+    outlook.carried(UE, "b", 60, 60_000_000_000)
+    assert seen(outlook).estimate.round_trips_s == pytest.approx(11.0)
+    outlook.carried(UE, "a", 600, 60_000_000_000)  # told twice
+    outlook.carried(UE, "a", 720, 120_000_000_000)
+    outlook.carried(UE, "b", 60, 70_000_000_000, ended=True)
+    assert seen(outlook).estimate.round_trips_s == pytest.approx(2.0)
+    outlook.carried(UE, "a", 720, 180_000_000_000, ended=True)
+    assert seen(outlook).estimate.round_trips_s == 0.0
+    outlook.left(UE)
+    assert seen(outlook).estimate.round_trips_s is None
+
+
+def test_cost_reckons_with_the_traffic_that_was_counted() -> None:
+    busy, quiet, silent = (replace(PLAIN, round_trips_s=rate) for rate in (100.0, 1.0, 0.0))
+    assert COST.decide(facts((C1, 0), (C2, 60), now=60, estimate=busy)) == Move()
+    assert isinstance(COST.decide(facts((C1, 0), (C2, 60), now=60, estimate=quiet)), AskAgain)
+    assert COST.decide(facts((C1, 0), (C2, 60), now=900, estimate=silent)) == AskAgain(60.0, "no traffic")
