@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
 from flows.pipeline import CLASSIFY, CORE, DOWNLINK, LINK, NORMAL, SOURCE, UPLINK, Layout, flow_name, link_mac
@@ -21,9 +22,11 @@ from flows.rules import (
     SetEthernet,
     ue_cookie,
 )
-from mobiscud.core.edge import MAX_FLOWS, PathSpec
+from mobiscud.core.edge import MAX_FLOWS, FlowFilter, PathSpec
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import CloudletId, Cookie, TableId, UeKey
+
+ANYTHING = FlowFilter()
 
 
 def path_rules(ue: UeKey, path: PathSpec | None, layout: Layout) -> frozenset[Rule]:
@@ -35,6 +38,8 @@ def path_rules(ue: UeKey, path: PathSpec | None, layout: Layout) -> frozenset[Ru
         return frozenset()
     if len(path.flows) > MAX_FLOWS:
         raise AdapterError(f"{len(path.flows)} flows of one UE, where the datapath holds {MAX_FLOWS}")
+    if path.flows == (ANYTHING,):
+        path = replace(path, flows=())  # said in another way
     rules = _family_rules(ue_cookie(ue), path.ue_ip, path.pvm.address, path, layout)
     if path.ue_ipv6 and path.pvm.ipv6:
         rules += _family_rules(ue_cookie(ue), path.ue_ipv6, path.pvm.ipv6, path, layout)

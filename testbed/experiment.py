@@ -240,6 +240,13 @@ class RunningTestbed:
         else:
             await self.restart_node(part, for_s)
 
+    def reload_node(self, name: str, **sections: Any) -> None:
+        """Change sections of a node's configuration, and tell it so."""
+        file = self._run.path / f"{name}.yaml"
+        config = yaml.safe_load(file.read_text()) | sections
+        file.write_text(yaml.safe_dump(config, sort_keys=False))
+        os.kill(self.nodes[name].pid, signal.SIGHUP)
+
     def prefer_guests(self) -> None:
         """Let the personal VMs that run now, and do not work all the time, run first too."""
         priority.prefer(guest for host in self.hosts.values() for guest in priority.guests_of(host.init_pid))

@@ -126,14 +126,15 @@ def run(config_file: Path | None, log_level: str, log_format: str) -> None:
 
     \b
     The node is a monitor when monitor.interfaces names any, and the controller of
-    the cloudlet whose node is site.node.
+    the cloudlet whose node is site.node. SIGHUP reads the file again: who and what
+    is offloaded changes at once, and a bad file changes nothing.
     """
     if config_file is None:
         raise click.UsageError("name the configuration: mobiscud run -c mobiscud.yaml")
     config = prepare(config_file, log_level, log_format)
     from mobiscud.app import node
 
-    node.run(config)
+    node.run(config, config_file)
 
 
 @cli.command(short_help="Show the events on the bus as they come.")

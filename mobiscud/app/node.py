@@ -11,6 +11,7 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -21,6 +22,7 @@ from epc_monitor.pipeline import Monitor
 from epc_monitor.service import watch
 from mobiscud.app import build, privileges, pseudonym
 from mobiscud.app.health import Health
+from mobiscud.app.reload import Reloader, Take
 from mobiscud.app.replay import Sink, printer
 from mobiscud.bus import topics
 from mobiscud.bus.cloudevents import decode, unwrap
@@ -39,8 +41,8 @@ LOSSES_EVERY_S: Final = 1.0
 log = structlog.get_logger(__name__)
 
 
-def run(config: Config) -> None:
-    """Run the whole node until it is told to stop.
+def run(config: Config, file: Path | None = None) -> None:
+    """Run the whole node until it is told to stop; SIGHUP reads ``file`` again.
 
     :raises MobiScudError: a part cannot start
     """
@@ -48,7 +50,7 @@ def run(config: Config) -> None:
         raise ConfigError(
             f"site.node: {config.site.node!r} has nothing to do: set monitor.interfaces, or be the node of a cloudlet"
         )
-    asyncio.run(_until_told_to_stop(_node(config)))
+    asyncio.run(_until_told_to_stop(_node(config, file)))
 
 
 def run_monitor(config: Config, *, to_stdout: bool) -> None:
@@ -75,11 +77,13 @@ async def _until_told_to_stop(work: Coroutine[Any, Any, None]) -> None:
             raise
 
 
-async def _node(config: Config) -> None:
+async def _node(config: Config, file: Path | None = None) -> None:
     keys = pseudonym.keys(config.privacy)
     broker = None if config.bus.url is None else Broker.from_config(config.bus, config.bus.url)
     health = Health(config)
+    reloader = Reloader(file, config)
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(reloader.listening())
         capture = None
         if config.monitor.interfaces:
             capture = await stack.enter_async_context(_capture(config))
@@ -91,7 +95,8 @@ async def _node(config: Config) -> None:
         await stack.enter_async_context(bus)
         cloudlet = config.own_cloudlet()
         if cloudlet is not None:
-            await stack.enter_async_context(_controller(config, cloudlet, bus, keys))
+            reloader.tell(await stack.enter_async_context(_controller(config, cloudlet, bus, keys)))
+        await stack.enter_async_context(_background(reloader.watch(), "reload"))
         monitor = build.monitor(config, keys)
         health.counters = lambda: _counters(monitor, capture, bus)
         stack.enter_context(health.reported_on(bus))
@@ -165,7 +170,8 @@ async def _watch(capture: LiveCapture, monitor: Monitor, sink: Sink) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, keys: UeKeys) -> AsyncIterator[None]:
+async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, keys: UeKeys) -> AsyncIterator[Take]:
+    """The controller at work; what comes out lets it work by a new configuration."""
     from flows.service import CloudletSwitch
     from migration.isolation import close_host
     from migration.lifecycle import Notice, PvmResumed, PvmSuspended
@@ -202,6 +208,11 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
         elif event is not None:
             controller.on_event(event)
 
+    async def take(changed: Config) -> None:
+        controller.change_policy(OffloadPolicy(changed.offload, keys.of_imsi))
+        stop = await bus.subscribe(topics.ALL_UE_STATES, lambda topic, payload: None)
+        stop()  # but the broker has told all that is retained again: who is connected, and where
+
     async with contextlib.AsyncExitStack() as stack:
         journal = stack.enter_context(Journal(config.site.state_dir / f"{config.site.node}.journal"))
         switch = await stack.enter_async_context(CloudletSwitch(switch_config, config.offload))
@@ -219,7 +230,7 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
                 node_of={CloudletId(c.id): c.node for c in config.cloudlets},
                 migration_uri_of={CloudletId(c.id): c.migration_uri for c in config.cloudlets if c.migration_uri},
             ),
-            dict(OffloadPolicy(config.offload, keys.of_imsi).named),
+            OffloadPolicy(config.offload, keys.of_imsi),
             config.migration,
             switch=switch,
             hypervisor=hypervisor,
@@ -233,5 +244,5 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
             for kind in HEARD:
                 await bus.subscribe(topics.of_type(kind), on_message)
             await bus.subscribe(topics.ALL_UE_STATES, on_message)
-            yield
+            yield take
             await requests.stop()

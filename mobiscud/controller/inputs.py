@@ -238,6 +238,11 @@ class StayedAway:
     token: int
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """Other traffic of the UE is offloaded than before. The same in every phase, so the table has no row for it."""
+
+
 Input = (
     UeArrived
     | HandoverExpected

@@ -5,7 +5,7 @@ Every controller of a site has the same section and hears of the same UEs, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -44,6 +44,13 @@ class OffloadPolicy:
             if ue in self._pvm_of:
                 raise ConfigError(f"offload.subscribers[{i}]: {ue} is a subscriber already, by another name")
             self._pvm_of[ue] = subscriber.personal_vm()
+
+    @classmethod
+    def plain(cls, pvm_of: Mapping[UeKey, Pvm]) -> OffloadPolicy:
+        """All traffic between these UEs and their personal VMs."""
+        policy = cls(OffloadConfig(), UeKey)
+        policy._pvm_of = dict(pvm_of)
+        return policy
 
     @property
     def named(self) -> Iterator[tuple[UeKey, Pvm]]:

@@ -19,7 +19,7 @@ from mobiscud.core.commands import (
     StartPvm,
     StopPvm,
 )
-from mobiscud.core.events import PvmStopped
+from mobiscud.core.events import OffloadChanged, PvmStopped
 
 
 def standing_path(r: UeRecord) -> SetPath | None:
@@ -73,6 +73,12 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
             return r, (*again, AskDetour(r.pvm_at), *follow)
         case _:
             return r, again
+
+
+def repath(r: UeRecord) -> Result:
+    """Other traffic is offloaded than before: the path that stands is asked for again."""
+    path = standing_path(r)
+    return r, () if path is None else (SetPath(path.path, OffloadChanged, path.via),)
 
 
 def already_known(r: UeRecord, place: UeArrived | UeWentIdle) -> bool:

@@ -11,6 +11,7 @@ from mobiscud.core.commands import SetPath
 from mobiscud.core.edge import PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.events import OffloadEvent
 from mobiscud.core.ids import CloudletId
+from mobiscud.core.ue import Pdn
 
 NO_TUNNELS: Final = Tunnels()
 
@@ -66,6 +67,8 @@ class UeRecord:
     """Whether the UE is idle or detached."""
     standby: tuple[UplinkTunnel, ...] = ()
     """Its uplinks as they would be at our eNodeBs. They stand before it comes: in X2 it sends before we hear of it."""
+    pdn: Pdn | None = None
+    """The PDN connection whose traffic is offloaded, as far as it was heard of."""
 
     @property
     def coming(self) -> bool:

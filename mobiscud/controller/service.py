@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -34,6 +34,7 @@ from mobiscud.controller.inputs import (
     MoveRefused,
     MoveSucceeded,
     NoRoom,
+    PolicyChanged,
     PvmRefused,
     PvmRunning,
     StayedAway,
@@ -44,10 +45,12 @@ from mobiscud.controller.inputs import (
     read,
 )
 from mobiscud.controller.machine import step
+from mobiscud.controller.offload_policy import Offload, OffloadPolicy
 from mobiscud.controller.outlook import Outlook
 from mobiscud.controller.policy import AskAgain, Manners, Move, Stay
-from mobiscud.controller.reconcile import already_known, resume, standing_path
+from mobiscud.controller.reconcile import already_known, repath, resume, standing_path
 from mobiscud.controller.record import Phase, UeRecord
+from mobiscud.controller.subscribers import PLACING, Subscribers
 from mobiscud.core.commands import (
     AbortMove,
     Announce,
@@ -70,9 +73,9 @@ from mobiscud.core.commands import (
 from mobiscud.core.config import MigrationConfig
 from mobiscud.core.edge import PathSpec, Pvm
 from mobiscud.core.errors import AdapterError, MobiScudError
-from mobiscud.core.events import Event, UeEvent
+from mobiscud.core.events import Event, OffloadEvent, PvmEvent, UeEvent
 from mobiscud.core.ids import CloudletId, PvmId, UeKey
-from mobiscud.core.ue import Enb
+from mobiscud.core.ue import Enb, Pdn
 
 ANSWER_S: Final = 2.0
 """How long another controller may take to answer."""
@@ -145,7 +148,7 @@ class CloudletController:
     def __init__(
         self,
         neighbourhood: Neighbourhood,
-        subscribers: Mapping[UeKey, Pvm],
+        policy: OffloadPolicy,
         migration: MigrationConfig,
         *,
         switch: PathPort,
@@ -165,13 +168,11 @@ class CloudletController:
         self._commit = GroupCommit(journal)
         self._publish = publish
         self._absence_s = migration.absence_s
-        self._records = {
-            ue: UeRecord(pvm, neighbourhood.here, lingers=migration.absence_s is not None, keeps=hypervisor.keeps(pvm))
-            for ue, pvm in subscribers.items()
-        }
-        self._ue_of = {pvm.id: ue for ue, pvm in subscribers.items()}
+        self._subscribers = Subscribers(policy)
+        self._records = {ue: self._new_record(pvm) for ue, pvm in self._subscribers.known}
+        self._ue_of = {record.pvm.id: ue for ue, record in self._records.items()}
         self._our_enbs: set[str] = set()
-        self._queues: Queues[Input | _Retained] = Queues(self._handle, inlet)
+        self._queues: Queues[Input | PolicyChanged | _Retained] = Queues(self._handle, inlet)
         self._tasks: set[asyncio.Task[None]] = set()
         self._epoch = time.time_ns()
         self._deeds = 0
@@ -205,22 +206,28 @@ class CloudletController:
         return self._queues.backlog
 
     async def _resume(self) -> None:
-        remembered = {ue: record for ue, record in self._journal.load().items() if ue in self._records}
+        remembered = self._journal.load()
         running = set(await self._hypervisor.running()) if remembered else set()
         standing: dict[UeKey, PathSpec | None] = {}
         others: list[tuple[UeKey, Command]] = []
+        gone: list[UeKey] = []
         for ue, record in remembered.items():
-            current = self._records[ue]
-            record = replace(record, pvm=current.pvm, here=current.here, lingers=current.lingers, keeps=current.keeps)
+            offload = self._subscribers.ask(ue, () if record.pdn is None else (record.pdn,))
+            current = self._new_record(record.pvm if offload is None else offload.pvm)
+            lingers = self._lingers(offload)
+            record = replace(record, pvm=current.pvm, here=current.here, lingers=lingers, keeps=current.keeps)
+            self._ue_of[record.pvm.id] = ue
             record, commands = resume(record, runs_here=record.pvm.id in running)
             self._records[ue] = record
             self._our_enbs.update(uplink.enb_address for uplink in record.standby)
             log.debug("resumed", ue=ue, phase=record.phase)
             for command in commands:
                 if isinstance(command, SetPath) and command.announce is None:
-                    standing[ue] = command.path
+                    standing[ue] = self._subscribers.path(ue, command.path)
                 else:
                     others.append((ue, command))
+            if offload is None:
+                gone.append(ue)
         for number in range(0, len(standing), TOGETHER):
             await self._stand_again(dict(itertools.islice(standing.items(), number, number + TOGETHER)))
         for ue, command in others:
@@ -228,6 +235,8 @@ class CloudletController:
                 await self._carry_out(ue, self._records[ue], command)
             except MobiScudError as error:
                 log.error("command failed", ue=ue, command=type(command).__name__, error=str(error))
+        for ue in gone:
+            self.submit(ue, UeLeft())
         if remembered:
             log.info("resumed", ues=len(remembered), paths=len(standing))
 
@@ -245,7 +254,46 @@ class CloudletController:
     @property
     def offloaded(self) -> frozenset[UeKey]:
         """The UEs that the switch should hold rules of."""
-        return frozenset(ue for ue, record in self._records.items() if standing_path(record) is not None)
+        paths = ((ue, standing_path(record)) for ue, record in self._records.items() if ue in self._subscribers)
+        return frozenset(ue for ue, path in paths if path is not None)
+
+    def _new_record(self, pvm: Pvm) -> UeRecord:
+        lingers, keeps = self._absence_s is not None, self._hypervisor.keeps(pvm)
+        return UeRecord(pvm, self._around.here, lingers=lingers, keeps=keeps)
+
+    def _lingers(self, offload: Offload | None) -> bool:
+        """Whether its PVM waits for a UE that is away: not for one that has left the policy."""
+        return offload is not None and self._absence_s is not None
+
+    def change_policy(self, policy: OffloadPolicy) -> None:
+        """From now on this is offloaded. UEs that are known now get what differs; feed ``on_state`` for the others."""
+        self._subscribers.change(policy)
+        for ue, _ in policy.named:
+            if ue not in self._records:
+                self._meet(ue, ())
+        for ue, record in tuple(self._records.items()):
+            self._meet(ue, () if record.pdn is None else (record.pdn,))
+
+    def _meet(self, ue: UeKey, pdns: Sequence[Pdn]) -> None:
+        """Ask the policy for a UE, and follow it where it says other than before."""
+        before, offload = self._subscribers.answer(ue), self._subscribers.ask(ue, pdns)
+        self._follow(ue, before, offload)
+
+    def _follow(self, ue: UeKey, before: Offload | None, offload: Offload | None) -> None:
+        record = self._records.get(ue)
+        if record is not None and record.lingers is not self._lingers(offload):
+            self._records[ue] = replace(record, lingers=self._lingers(offload))
+        if offload is None:
+            if before is not None:
+                self.submit(ue, UeLeft())
+            return
+        if record is None or (record.pvm != offload.pvm and record.phase is Phase.AWAY and record.pvm_at is None):
+            self._records[ue] = self._new_record(offload.pvm)
+            self._ue_of[offload.pvm.id] = ue
+        elif record.pvm != offload.pvm:
+            log.warning("its other personal VM has to wait until this one is stopped", ue=ue, pvm=record.pvm.id)
+        if before is not None and before.flows != offload.flows:
+            self.submit(ue, PolicyChanged())
 
     # What comes in -----------------------------------------------------------------------------------------------
 
@@ -255,17 +303,28 @@ class CloudletController:
         if isinstance(enb, Enb):
             self._learn_address(enb)
         self._outlook.heard(event)
-        if isinstance(event, UeEvent) and event.ue in self._records:
-            happened = read(event, self._around.cloudlet_of, sorted(self._our_enbs))
+        ours = self._of_ours(event) if isinstance(event, UeEvent) else None
+        if ours is not None:
+            happened = read(ours, self._around.cloudlet_of, sorted(self._our_enbs))
             if happened is not None:
-                self._note_visit(event.ue, happened)
-                self.submit(event.ue, happened)
+                self._note_visit(ours.ue, happened)
+                self.submit(ours.ue, happened)
+
+    def _of_ours(self, event: UeEvent) -> UeEvent | None:
+        """The event, if it tells of what is offloaded, and only so much of it."""
+        if isinstance(event, PvmEvent | OffloadEvent):
+            return event if event.ue in self._records else None
+        if isinstance(event, PLACING):
+            before = self._subscribers.answer(event.ue)
+            narrowed = self._subscribers.narrowed(event)
+            self._follow(event.ue, before, self._subscribers.answer(event.ue))
+            return narrowed
+        return event if event.ue in self._subscribers else None
 
     def on_state(self, event: UeEvent) -> None:
         """Where the monitor's retained state says a UE is: news only to a controller that was away."""
-        if event.ue not in self._records:
-            return
-        place = read(event, self._around.cloudlet_of, sorted(self._our_enbs))
+        ours = self._of_ours(event)
+        place = None if ours is None else read(ours, self._around.cloudlet_of, sorted(self._our_enbs))
         if isinstance(place, UeArrived | UeWentIdle):
             self._queues.submit(event.ue, _Retained(place))  # what came before it may still wait
 
@@ -293,7 +352,7 @@ class CloudletController:
         if pvm in self._ue_of:
             self.submit(self._ue_of[pvm], Landed(at))
 
-    def submit(self, ue: UeKey, happened: Input) -> asyncio.Future[str | None]:
+    def submit(self, ue: UeKey, happened: Input | PolicyChanged) -> asyncio.Future[str | None]:
         """Queue an input of one UE. The future: None when it has been dealt with, or why it was refused."""
         return self._queues.submit(ue, happened)
 
@@ -315,18 +374,21 @@ class CloudletController:
 
     # What is done ------------------------------------------------------------------------------------------------
 
-    async def _handle(self, ue: UeKey, happened: Input | _Retained) -> str | None:
+    async def _handle(self, ue: UeKey, happened: Input | PolicyChanged | _Retained) -> str | None:
         before = self._records[ue]
         if isinstance(happened, _Retained):
             if already_known(before, happened.place):
                 return None
             happened = happened.place
             self._note_visit(ue, happened)
-        result = step(before, happened)
+        result = repath(before) if isinstance(happened, PolicyChanged) else step(before, happened)
         if result is None:
             log.debug("nothing to do", ue=ue, phase=before.phase, input=type(happened).__name__)
             return None
         record, commands = result
+        offload = self._subscribers.answer(ue)
+        if offload is not None and record.pdn != offload.pdn:
+            record = replace(record, pdn=offload.pdn)
         if record != before:
             self._records[ue] = record
             try:
@@ -383,7 +445,7 @@ class CloudletController:
                 raise AssertionError("unreachable: a refusal ends the handling")
 
     async def _set_path(self, ue: UeKey, record: UeRecord, command: SetPath) -> None:
-        rules = await self._switch.apply(ue, command.path)
+        rules = await self._switch.apply(ue, self._subscribers.path(ue, command.path))
         if command.announce is not None:
             event = command.announce(
                 at=time.time_ns(),

@@ -269,6 +269,13 @@ class OffloadMoved(OffloadEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OffloadChanged(OffloadEvent):
+    """Other traffic of the UE goes to its personal VM than before: the configuration was changed."""
+
+    TYPE: ClassVar[str] = "offload.changed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OffloadRemoved(OffloadEvent):
     """No rule of this UE is left at this cloudlet."""
 

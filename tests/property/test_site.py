@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 
 from migration.lifecycle import Notice, PvmResumed, PvmState, PvmSuspended
 from migration.service import PersonalVmHost
+from mobiscud.controller.offload_policy import OffloadPolicy
 from mobiscud.controller.record import UeRecord
 from mobiscud.controller.service import CloudletController, Neighbourhood
 from mobiscud.core.config import CostConfig, MigrationConfig
@@ -222,7 +223,7 @@ class Site:
                 node_of={c: str(c) for c in CLOUDLETS},
                 migration_uri_of={c: f"fake://{c}" for c in CLOUDLETS},
             ),
-            {UE: PVM},
+            OffloadPolicy.plain({UE: PVM}),
             self._migration,
             switch=self.switches[cloudlet],
             hypervisor=self._hosts[cloudlet],

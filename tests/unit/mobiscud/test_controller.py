@@ -11,6 +11,7 @@ import pytest
 
 from mobiscud.bus.cloudevents import EVENT_TYPES
 from mobiscud.controller.inputs import HEARD, Tunnels, UeArrived, read
+from mobiscud.controller.offload_policy import OffloadPolicy
 from mobiscud.controller.outlook import Outlook
 from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.controller.service import CloudletController, Neighbourhood
@@ -90,7 +91,7 @@ def controller(parts: Parts, switch: Switch) -> CloudletController:
     unused: Any = parts
     return CloudletController(
         Neighbourhood(C1, {EnbId(1): C1, EnbId(2): C1}, {C1: "c1"}, {}),
-        {of: record.pvm for of, record in parts.records.items()},
+        OffloadPolicy.plain({of: record.pvm for of, record in parts.records.items()}),
         MigrationConfig(),
         switch=switch,
         hypervisor=unused,

@@ -1,0 +1,89 @@
+"""SIGHUP: the configuration is read again, and what can change while the node is at work does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final, NoReturn
+
+import structlog
+
+from mobiscud.core import config as configuration
+from mobiscud.core.config import Config
+from mobiscud.core.errors import ConfigError, MobiScudError
+
+log = structlog.get_logger(__name__)
+
+FIXED: Final = ("mode", "gateway", "gateway_mac")
+"""Keys of ``offload`` that the switch is built on."""
+
+Take = Callable[[Config], Awaitable[None]]
+"""Lets the part of a node that it belongs to work by a new configuration."""
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """The keys that differ and cannot change while the node is at work: all but who and what is offloaded."""
+    sections = [name for name in Config.model_fields if name != "offload" and getattr(old, name) != getattr(new, name)]
+    keys = [f"offload.{key}" for key in FIXED if getattr(old.offload, key) != getattr(new.offload, key)]
+    return sections + keys
+
+
+class Reloader:
+    """Reads ``file`` at every SIGHUP. A bad file keeps the running configuration, and why is said."""
+
+    def __init__(self, file: Path | None, config: Config) -> None:
+        self._file = file
+        self._running = config
+        self._told = asyncio.Event()
+        self._take: Take | None = None
+        self.refused = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """From here on SIGHUP ends nobody."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._told.set)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGHUP)
+
+    def tell(self, take: Take) -> None:
+        """Who is to hear of a new configuration."""
+        self._take = take
+
+    async def watch(self) -> NoReturn:
+        """Read the file whenever told to."""
+        while True:
+            await self._told.wait()
+            self._told.clear()
+            try:
+                await self._reload()
+            except ConfigError as error:
+                self.refused += 1
+                for problem in error.problems:
+                    log.error("configuration refused, the running one stays", problem=problem)
+            except MobiScudError as error:
+                log.error("configuration not wholly in force", error=str(error))
+
+    async def _reload(self) -> None:
+        if self._file is None:
+            log.warning("no configuration file to read again")
+            return
+        new = await asyncio.to_thread(configuration.load, self._file)
+        for key in needs_restart(self._running, new):
+            log.warning("changed, but in force only after a restart", key=key)
+        if new.offload == self._running.offload:
+            log.info("configuration read again: the same is offloaded")
+            return
+        offload = new.offload.model_copy(update={key: getattr(self._running.offload, key) for key in FIXED})
+        running = self._running.model_copy(update={"offload": offload})
+        if problems := list(offload.problems()):
+            raise ConfigError(problems)
+        if self._take is not None:
+            await self._take(running)
+        self._running = running
+        log.info("configuration read again and in force")
