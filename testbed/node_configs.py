@@ -81,7 +81,11 @@ def nodes(setting: Setting, subscribers: Sequence[Subscriber], places: Places) -
                     **setting.hypervisor,
                 }
             ],
-            "offload": {"gateway": GATEWAY, "subscribers": at_mtso if k == AT_MTSO else beside},
+            "offload": {
+                "mode": setting.offload,
+                "gateway": GATEWAY,
+                "subscribers": at_mtso if k == AT_MTSO else beside,
+            },
             "migration": {"policy": "stay"} if k == AT_MTSO else dict(setting.migration_section),
         }
     return found

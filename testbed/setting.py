@@ -74,6 +74,7 @@ class Setting:
     policy: Literal["follow", "stay"] = "follow"
     preferred: bool = False
     migration_mode: str = "auto"
+    offload: Literal["enforce", "observe"] = "enforce"
     migration: Mapping[str, Any] | None = None
     hypervisor: Mapping[str, Any] = field(default_factory=dict)
     plain_ues: frozenset[int] = frozenset()

@@ -34,7 +34,6 @@ from mobiscud.core.config import CloudletConfig, Config
 from mobiscud.core.errors import ConfigError, DecodeError
 from mobiscud.core.events import MonitorDropped, UeEvent, Where
 from mobiscud.core.ids import CloudletId
-from mobiscud.core.vm_config import missing_files
 
 LOSSES_EVERY_S: Final = 1.0
 
@@ -172,23 +171,11 @@ async def _watch(capture: LiveCapture, monitor: Monitor, sink: Sink) -> None:
 @contextlib.asynccontextmanager
 async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, keys: UeKeys) -> AsyncIterator[Take]:
     """The controller at work; what comes out lets it work by a new configuration."""
-    from flows.service import CloudletSwitch
-    from migration.isolation import close_host
     from migration.lifecycle import Notice, PvmResumed, PvmSuspended
-    from migration.service import PersonalVmHost
+    from mobiscud.app.hands import hands
     from mobiscud.controller.inputs import HEARD
-    from mobiscud.controller.journal import Journal
     from mobiscud.controller.offload_policy import OffloadPolicy
     from mobiscud.controller.service import CloudletController, Neighbourhood
-
-    switch_config = next((s for s in config.switches if s.cloudlet == cloudlet.id), None)
-    host_config = next((h for h in config.hypervisors if h.cloudlet == cloudlet.id), None)
-    if switch_config is None or host_config is None:
-        missing = "switches" if switch_config is None else "hypervisors"
-        raise ConfigError(f"{missing}: nothing for {cloudlet.id!r}, the cloudlet of this node")
-    absent = missing_files(config.images, host_config)
-    if absent:
-        raise ConfigError(absent)
 
     def on_notice(notice: Notice) -> None:
         if isinstance(notice, PvmSuspended) and notice.migrating:
@@ -206,7 +193,7 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
         if isinstance(event, UeEvent) and retained:
             controller.on_state(event)
         elif event is not None:
-            controller.on_event(event)
+            controller.on_event(ours.hears(event))
 
     async def take(changed: Config) -> None:
         controller.change_policy(OffloadPolicy(changed.offload, keys.of_imsi))
@@ -214,15 +201,10 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
         stop()  # but the broker has told all that is retained again: who is connected, and where
 
     async with contextlib.AsyncExitStack() as stack:
-        journal = stack.enter_context(Journal(config.site.state_dir / f"{config.site.node}.journal"))
-        switch = await stack.enter_async_context(CloudletSwitch(switch_config, config.offload))
-        for problem in close_host(host_config.bridge):
-            log.warning("personal VMs may reach their host", bridge=host_config.bridge, problem=problem)
-        host = PersonalVmHost(host_config, config.offload.gateway, on_notice, images=config.images)
-        hypervisor = await stack.enter_async_context(host)
         requests = Requests(bus, config.site.name, config.site.node)
-        await requests.start()
         publisher = EventPublisher(bus, config.site.name, "controller", show_imsi=config.privacy.mode == "clear")
+        ours = await stack.enter_async_context(hands(config, cloudlet, requests, publisher.publish, on_notice))
+        await requests.start()
         controller = CloudletController(
             Neighbourhood(
                 here=CloudletId(cloudlet.id),
@@ -232,16 +214,16 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
             ),
             OffloadPolicy(config.offload, keys.of_imsi),
             config.migration,
-            switch=switch,
-            hypervisor=hypervisor,
-            requests=requests,
-            journal=journal,
+            switch=ours.switch,
+            hypervisor=ours.hypervisor,
+            requests=ours.line,
+            journal=ours.journal,
             inlet=bus,
-            publish=publisher.publish,
+            publish=ours.publish,
         )
         async with controller:
-            await switch.adopted(controller.offloaded)
-            for kind in HEARD:
+            await ours.adopted(controller.offloaded)
+            for kind in (*HEARD, *ours.hears_too):
                 await bus.subscribe(topics.of_type(kind), on_message)
             await bus.subscribe(topics.ALL_UE_STATES, on_message)
             yield take

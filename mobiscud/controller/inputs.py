@@ -240,7 +240,12 @@ class StayedAway:
 
 @dataclass(frozen=True, slots=True)
 class PolicyChanged:
-    """Other traffic of the UE is offloaded than before. The same in every phase, so the table has no row for it."""
+    """Other traffic of the UE is offloaded than before, or (not ``told``) the same under the name of other rules.
+
+    It is the same in every phase, so the table has no row for it.
+    """
+
+    told: bool = True
 
 
 Input = (

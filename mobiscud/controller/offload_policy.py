@@ -27,6 +27,16 @@ class Offload:
     pdn: Pdn | None
     flows: tuple[FlowFilter, ...] = ()
 
+    @property
+    def traffic(self) -> tuple[FlowFilter, ...]:
+        """The flows, equal where the same traffic is offloaded, by whatever rules."""
+        return self.flows or (FlowFilter(),)
+
+    @property
+    def accounts(self) -> tuple[tuple[FlowFilter, str], ...]:
+        """The flows, each with the rule that it is of."""
+        return tuple((flow, flow.rule) for flow in self.flows)
+
 
 class OffloadPolicy:
     """Answers for one UE at a time."""

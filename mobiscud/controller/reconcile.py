@@ -75,10 +75,10 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
             return r, again
 
 
-def repath(r: UeRecord) -> Result:
+def repath(r: UeRecord, *, told: bool) -> Result:
     """Other traffic is offloaded than before: the path that stands is asked for again."""
     path = standing_path(r)
-    return r, () if path is None else (SetPath(path.path, OffloadChanged, path.via),)
+    return r, () if path is None else (SetPath(path.path, OffloadChanged if told else None, path.via),)
 
 
 def already_known(r: UeRecord, place: UeArrived | UeWentIdle) -> bool:

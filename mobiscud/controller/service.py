@@ -292,8 +292,8 @@ class CloudletController:
             self._ue_of[offload.pvm.id] = ue
         elif record.pvm != offload.pvm:
             log.warning("its other personal VM has to wait until this one is stopped", ue=ue, pvm=record.pvm.id)
-        if before is not None and before.flows != offload.flows:
-            self.submit(ue, PolicyChanged())
+        if before is not None and before.accounts != offload.accounts:
+            self.submit(ue, PolicyChanged(told=before.traffic != offload.traffic))
 
     # What comes in -----------------------------------------------------------------------------------------------
 
@@ -381,7 +381,7 @@ class CloudletController:
                 return None
             happened = happened.place
             self._note_visit(ue, happened)
-        result = repath(before) if isinstance(happened, PolicyChanged) else step(before, happened)
+        result = repath(before, told=happened.told) if isinstance(happened, PolicyChanged) else step(before, happened)
         if result is None:
             log.debug("nothing to do", ue=ue, phase=before.phase, input=type(happened).__name__)
             return None

@@ -327,3 +327,26 @@ class PvmStopped(PvmEvent):
     """The personal VM no longer runs in ``from_cloudlet``; ``to_cloudlet``: where it is kept, and goes on from."""
 
     TYPE: ClassVar[str] = "pvm.stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffloadObserved(UeEvent):
+    """With ``offload.mode: observe``: the event of type ``would`` would have been published; nothing was done."""
+
+    TYPE: ClassVar[str] = "offload.observed"
+    would: str
+    cloudlet: CloudletId
+    via: str
+    rule_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PvmObserved(UeEvent):
+    """The same of a personal VM."""
+
+    TYPE: ClassVar[str] = "pvm.observed"
+    would: str
+    pvm: Pvm
+    from_cloudlet: CloudletId | None = None
+    to_cloudlet: CloudletId | None = None
+    reason: str | None = None

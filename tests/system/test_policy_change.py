@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from testbed import results
-from testbed.experiment import RunningTestbed, Setting
+from testbed.experiment import RunningTestbed
 from testbed.guest.client import GuestClient
 from testbed.node_configs import GATEWAY
+from testbed.setting import Setting
 from testbed.spawn import PYTHON
 from testbed.topology import Delays
 
@@ -86,6 +87,7 @@ async def test_a_policy_changes_under_traffic(tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)
         await stream.stop()
         after = await flows_of(bed, one.pvm_address)
+        about_one = [event for event in bed.events[changed:] if event["data"].get("ue") == bed.key_of(one)]
 
     assert before.keys() == after.keys()
     for flow, (age, packets) in before.items():
@@ -94,5 +96,4 @@ async def test_a_policy_changes_under_traffic(tmp_path: Path) -> None:
     pings = results.load_pings(file)
     assert len(pings) > 100
     assert [ping.seq for ping in pings if ping.received_ns is None] == []
-    about_one = [e for e in bed.events[changed:] if e["data"].get("ue") == bed.key_of(one)]
     assert about_one == [], "nothing is said of the other UE either"
