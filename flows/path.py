@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
 from flows.pipeline import CLASSIFY, CORE, DOWNLINK, LINK, NORMAL, SOURCE, UPLINK, Layout, flow_name, link_mac
@@ -22,7 +21,7 @@ from flows.rules import (
     SetEthernet,
     ue_cookie,
 )
-from mobiscud.core.edge import MAX_FLOWS, FlowFilter, PathSpec
+from mobiscud.core.edge import MAX_FLOWS, FlowAction, FlowFilter, PathSpec
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import CloudletId, Cookie, TableId, UeKey
 
@@ -38,8 +37,6 @@ def path_rules(ue: UeKey, path: PathSpec | None, layout: Layout) -> frozenset[Ru
         return frozenset()
     if len(path.flows) > MAX_FLOWS:
         raise AdapterError(f"{len(path.flows)} flows of one UE, where the datapath holds {MAX_FLOWS}")
-    if path.flows == (ANYTHING,):
-        path = replace(path, flows=())  # said in another way
     rules = _family_rules(ue_cookie(ue), path.ue_ip, path.pvm.address, path, layout)
     if path.ue_ipv6 and path.pvm.ipv6:
         rules += _family_rules(ue_cookie(ue), path.ue_ipv6, path.pvm.ipv6, path, layout)
@@ -85,9 +82,12 @@ def _family_rules(cookie: Cookie, ue_ip: str, pvm_ip: str, path: PathSpec, layou
     elif layout.sgi_port:
         rules.append(flow(DOWNLINK, down, DecrementTtl(), Goto(CORE)))
 
-    rules += (DecapRule(cookie, tunnel, address, ue, path.flows) for tunnel in path.uplinks)
+    flows = () if path.flows == (ANYTHING,) else path.flows  # the same, said in another way
+    names = tuple(f.rule if f.action is FlowAction.FORWARD_DECAPSULATED else "" for f in path.flows)
+    names = names if any(names) else ()
+    rules += (DecapRule(cookie, tunnel, address, ue, flows, names) for tunnel in path.uplinks)
     if path.downlink is not None:
-        rules.append(EncapRule(cookie, ue, address, path.downlink, path.flows))
+        rules.append(EncapRule(cookie, ue, address, path.downlink, flows, names))
     return rules
 
 

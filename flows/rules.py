@@ -10,7 +10,7 @@ from enum import IntEnum
 from hashlib import sha256
 
 from mobiscud.core.edge import DownlinkTunnel, FlowFilter, UplinkTunnel
-from mobiscud.core.ids import Cookie, TableId, UeKey
+from mobiscud.core.ids import Cookie, FTeid, TableId, UeKey
 
 OWNER = 0x4D53  # "MS": the upper 16 bits of every cookie of ours
 OWNER_SHIFT = 48
@@ -125,6 +125,7 @@ class DecapRule:
     """Packets of this tunnel from the UE to its personal VM leave the tunnel; an entry of the map ``uplink``.
 
     An IPv6 address of a UE stands for its /64 (the rest of it is zero). ``flows``: only these; none named: all.
+    ``names``: the traffic rule that each flow is of, for accounts; none: of none.
     """
 
     cookie: Cookie
@@ -132,6 +133,12 @@ class DecapRule:
     pvm_address: str
     ue_address: str
     flows: tuple[FlowFilter, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def bearer(self) -> FTeid:
+        """The S-GW's end of the bearer."""
+        return self.tunnel.sgw
 
     @property
     def slot(self) -> tuple[UplinkTunnel, str]:
@@ -155,6 +162,12 @@ class EncapRule:
     pvm_address: str
     tunnel: DownlinkTunnel
     flows: tuple[FlowFilter, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def bearer(self) -> FTeid:
+        """The S-GW's end of the bearer."""
+        return FTeid(self.tunnel.sgw_address, self.tunnel.bearer)
 
     @property
     def slot(self) -> tuple[str, str]:

@@ -27,6 +27,7 @@ from mobiscud.core.config import OffloadConfig, SwitchConfig
 from mobiscud.core.edge import PathSpec
 from mobiscud.core.errors import AdapterError, ConfigError, DecodeError, SetupError
 from mobiscud.core.ids import CloudletId, Cookie, UeKey
+from mobiscud.core.usage import Usage
 
 RETRY_S = 0.5
 TOGETHER = 256
@@ -90,6 +91,8 @@ class CloudletSwitch:
         self._changing = asyncio.Lock()
         self._wanted: deque[_Wanted] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._ue_of: dict[Cookie, UeKey] = {}
+        self._last_usage: list[Usage] | None = None
         self._generation = time.time_ns()
         self._channel: OpenFlowChannel | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -180,6 +183,7 @@ class CloudletSwitch:
                     wanted.done.set_result(None)
 
     async def _bring_about(self, desired: Mapping[UeKey, frozenset[Rule]]) -> None:
+        self._ue_of.update((ue_cookie(ue), ue) for ue in desired)
         installed = [rule for ue in desired for rule in self._installed.get(ue_cookie(ue), {}).values()]
         await self._carry_out(diff(frozenset().union(*desired.values()), installed))
 
@@ -202,6 +206,15 @@ class CloudletSwitch:
         """What was carried since the rules were made."""
         entries = [rule for rule in self._occupied.values() if not isinstance(rule, FlowRule)]
         return SwitchCounters(rules=self._datapath.counters(entries), datapath=self._datapath.statistics())
+
+    def usage(self) -> list[Usage]:
+        """What was carried of each bearer under each rule; after the end, for the last time."""
+        return self._datapath.usage() if self._last_usage is None else self._last_usage
+
+    def settle(self, numbers: Iterable[int]) -> None:
+        """These accounts have ended, and what they have carried is known to who needs it."""
+        if self._last_usage is None:
+            self._datapath.settle(numbers)
 
     async def close(self, *, leave: bool) -> None:
         """Remove every rule; then let the wire go on passing (``leave``), or detach and leave the ports as found.
@@ -226,6 +239,8 @@ class CloudletSwitch:
                 self._keeper.cancel()
                 await asyncio.wait([self._keeper])
                 self._keeper = None
+            if self._datapath.at_work:
+                self._last_usage = self._datapath.usage(over=True)
             if leave:
                 self._datapath.leave()
             else:
@@ -294,7 +309,7 @@ class CloudletSwitch:
         await channel.commit([AddFlow(rule) for rule in rules if isinstance(rule, FlowRule)])
         for rule in rules:
             if not isinstance(rule, FlowRule):
-                self._datapath.add(rule)
+                self._datapath.add(rule, self._ue_of.get(rule.cookie))
             self._adopt(rule)
         # Who begins to answer for an address says so unasked: the core then brings the VM's packets here at once.
         for rule in rules:

@@ -6,19 +6,24 @@ import json
 import re
 import shutil
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.gtp_datapath import bpffs, entries, found
+from flows.gtp_datapath.accounts import ACCOUNT, MAX_ACCOUNTS, Accounts
 from flows.gtp_datapath.build import build
 from flows.gtp_datapath.commands import run
 from flows.gtp_datapath.entries import Counter, Statistic
 from flows.gtp_datapath.interfaces import Interface, inspect, prepare, restore
 from flows.gtp_datapath.maps import BpfMap, program_id
 from flows.rules import DecapRule, MapRule
+from mobiscud.core.edge import FlowAction
 from mobiscud.core.errors import SetupError
+from mobiscud.core.ids import UeKey
+from mobiscud.core.usage import Usage, UsageOf
 
 PREFERENCE = "19795"  # 0x4d53, "MS": tells our filter from others on the same port
 
@@ -46,9 +51,15 @@ class GtpDatapath:
         self._file_system = file_system
         self._link_mac = link_mac
         self._maps: dict[str, BpfMap] = {}
+        self._accounts: Accounts | None = None
         self._found: list[Interface] = []
         self._claim: socket.socket | None = None
         self.found_wire = False
+
+    @property
+    def at_work(self) -> bool:
+        """Whether the maps are open."""
+        return self._accounts is not None
 
     def claim(self) -> None:
         """Make sure that no other process has this wire, now and until ``leave`` or ``detach``.
@@ -106,27 +117,53 @@ class GtpDatapath:
         for opened in self._maps.values():
             opened.close()
         self._maps.clear()
+        self._accounts = None
         if self._claim is not None:
             bpffs.sweep(self._file_system, self._cloudlet)
             self._claim.close()
             self._claim = None
 
-    def add(self, rule: MapRule) -> None:
-        """Write the entry of the rule; a packet sees the old one or the new one, whole."""
+    def add(self, rule: MapRule, ue: UeKey | None = None) -> None:
+        """Write the entry of the rule; a packet sees the old one or the new one, whole.
+
+        ``ue``: whose usage is accounted; None: nobody's.
+
+        :raises AdapterError: the map is full, or no account is free
+        """
         table, key = self._entry(rule)
-        table.update(key, entries.value(rule))
+        numbers: tuple[int, ...] = ()
+        if ue is not None and self._accounts is not None:
+            numbers = self._accounts.take(rule.slot, _usage(rule, ue), now=time.monotonic(), at=time.time_ns())
+        table.update(key, entries.value(rule, numbers))
 
     def delete(self, rule: MapRule) -> None:
         """Remove the entry; harmless where there is none."""
         table, key = self._entry(rule)
         table.delete(key)
+        if self._accounts is not None:
+            self._accounts.leave(rule.slot, now=time.monotonic())
 
     def rules(self) -> Iterator[MapRule]:
-        """The rules that the maps hold, whoever wrote them."""
+        """The rules that the maps hold, whoever wrote them; their accounts go on."""
+        accounts = self._opened_accounts()
+
+        def adopted(rule: MapRule, value: bytes) -> MapRule:
+            accounts.hold(rule.slot, entries.accounts(rule, value), now=time.monotonic())
+            return rule
+
         for key, value in self._maps["uplink"].items(entries.UPLINK_KEY.size):
-            yield entries.decap_rule(key, value)
+            yield adopted(entries.decap_rule(key, value, accounts.rule_of), value)
         for key, value in self._maps["downlink"].items(entries.DOWNLINK_KEY.size):
-            yield entries.encap_rule(key, value)
+            yield adopted(entries.encap_rule(key, value, accounts.rule_of), value)
+
+    def usage(self, *, over: bool = False) -> list[Usage]:
+        """What each account has carried. ``over``: nothing more will come."""
+        return self._opened_accounts().usage(now=time.monotonic(), over=over)
+
+    def settle(self, numbers: Iterable[int]) -> None:
+        """Forget accounts that have ended and were read."""
+        if self._accounts is not None:
+            self._accounts.settle(numbers)
 
     def counters(self, rules: Iterable[MapRule]) -> dict[str, Counter]:
         """What the rules have carried, by rule id; where a rule names flows, by each of them as well (``ID/FLOW``)."""
@@ -143,6 +180,11 @@ class GtpDatapath:
         read = {which.name.lower(): table.lookup(entries.statistic_key(which)) for which in Statistic}
         return {name: entries.statistic(value) for name, value in read.items() if value is not None}
 
+    def _opened_accounts(self) -> Accounts:
+        if self._accounts is None:
+            raise ValueError("the datapath is not attached")
+        return self._accounts
+
     def _entry(self, rule: MapRule) -> tuple[BpfMap, bytes]:
         return self._maps["uplink" if isinstance(rule, DecapRule) else "downlink"], entries.key(rule)
 
@@ -152,8 +194,21 @@ class GtpDatapath:
             "uplink": entries.UPLINK_VALUE_SIZE,
             "downlink": entries.DOWNLINK_VALUE_SIZE,
             "statistics": 8 * _possible_processors(),
+            "accounts": ACCOUNT.size,
         }
         self._maps = {name: BpfMap(folder / name, size) for name, size in sizes.items()}
+        self._accounts = Accounts(self._maps["accounts"].memory(MAX_ACCOUNTS * ACCOUNT.size))
+
+
+def _usage(rule: MapRule, ue: UeKey) -> list[UsageOf | None]:
+    """What each flow of a rule is accounted as; None for one that is not carried."""
+    flows = rule.flows or (entries.ANYTHING,)
+    names = rule.names or ("",) * len(flows)
+    forward = FlowAction.FORWARD_DECAPSULATED
+    return [
+        UsageOf(ue, rule.bearer, name) if flow.action is forward else None
+        for flow, name in zip(flows, names, strict=True)
+    ]
 
 
 def _possible_processors() -> int:

@@ -183,9 +183,20 @@ static __always_inline struct flow *find_flow(struct flow *flows, __u64 number, 
 
 static __always_inline void carried(struct flow *flow, __u32 length, enum statistic which)
 {
+	int down = which == ENCAPSULATED;
+	struct account *account;
+	__u32 key = flow->account;
+
 	__sync_fetch_and_add(&flow->packets, 1);
 	__sync_fetch_and_add(&flow->bytes, length);
 	count(which);
+	if (!key)
+		return;
+	account = bpf_map_lookup_elem(&accounts, &key);
+	if (!account)
+		return;
+	__sync_fetch_and_add(&account->packets[down], 1);
+	__sync_fetch_and_add(&account->bytes[down], length);
 }
 
 /* Finds the rule of an offloaded packet. Sets `*inner_offset` and `*inner`; NULL for a packet that is not ours. */

@@ -9,6 +9,7 @@
 #define MAX_FLOWS 8		/* of one UE and personal VM */
 #define MAX_UES 131072
 #define MAX_NEIGHBOURS 4096
+#define MAX_ACCOUNTS 131072
 
 struct ethernet_addresses {
 	__u8 destination[ETH_ALEN];
@@ -40,6 +41,24 @@ struct flow {
 	__u8 unused;
 	__u64 packets;
 	__u64 bytes;		/* of inner packets */
+	__u32 account;		/* 0: none */
+	__u32 unused2;
+};
+
+/*
+ * What was carried of one bearer under one rule: what an operator charges by. Many entries share one, and it outlives
+ * them: a rule that is replaced, or whose UE goes to another eNodeB, loses no packet of the account. What it is about
+ * is for user space alone, so that a program that starts anew finds everything here.
+ */
+struct account {
+	__u64 packets[2];	/* up, down */
+	__u64 bytes[2];
+	__u64 since;		/* ns since the epoch; 0: the account is free */
+	char ue[24];
+	char rule[32];
+	struct address sgw;
+	__be32 teid;
+	__u32 unused;
 };
 
 struct uplink_key {
@@ -65,7 +84,7 @@ struct downlink_value {
 	struct address sgw;
 	struct address enb;
 	__be32 teid;
-	__u32 unused;
+	__be32 bearer;		/* the S-GW's TEID of it, for accounts; only user space looks at it */
 	__u64 cookie;
 	__u64 count;
 	struct flow flows[MAX_FLOWS];
@@ -126,6 +145,15 @@ struct {
 	__type(key, struct address);
 	__type(value, struct neighbour);
 } neighbours SEC(".maps");
+
+/* User space has it in its memory: reading it costs no call. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_ACCOUNTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct account);
+} accounts SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -9,6 +9,7 @@ import platform
 import struct
 from collections.abc import Iterator
 from functools import cache
+from mmap import mmap
 from pathlib import Path
 
 from mobiscud.core.errors import AdapterError, SetupError
@@ -99,6 +100,10 @@ class BpfMap:
                 raise
             return None
         return value.raw
+
+    def memory(self, size: int) -> mmap:
+        """The whole of a map that is made to be shared (BPF_F_MMAPABLE), of that many bytes."""
+        return mmap(self._fd, size)
 
     def items(self, key_size: int) -> Iterator[tuple[bytes, bytes]]:
         """All entries. One that comes or goes meanwhile is met or not."""

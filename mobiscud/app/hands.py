@@ -19,6 +19,7 @@ from mobiscud.controller import observe
 from mobiscud.controller.commit import Memory
 from mobiscud.controller.journal import Journal
 from mobiscud.controller.service import PathPort, PvmPort, RequestPort
+from mobiscud.controller.usage import UsagePort
 from mobiscud.core.config import CloudletConfig, Config, SwitchConfig
 from mobiscud.core.edge import PathSpec
 from mobiscud.core.errors import ConfigError
@@ -41,6 +42,7 @@ class Hands:
     journal: Memory
     publish: Publish
     adopted: Callable[[Collection[UeKey]], Awaitable[int]]
+    usage: UsagePort | None = None
     hears: Callable[[Event], Event] = lambda event: event
     """What an event on the bus means to it."""
     hears_too: tuple[type[Event], ...] = ()
@@ -73,7 +75,7 @@ async def hands(
             log.warning("personal VMs may reach their host", bridge=host.bridge, problem=problem)
         hypervisor = PersonalVmHost(host, config.offload.gateway, on_notice, images=config.images)
         await stack.enter_async_context(hypervisor)
-        yield Hands(at_work, hypervisor, requests, journal, publish, at_work.adopted)
+        yield Hands(at_work, hypervisor, requests, journal, publish, at_work.adopted, at_work)
 
 
 def _sections(config: Config, cloudlet: CloudletConfig) -> tuple[SwitchConfig, HypervisorConfig]:
@@ -101,6 +103,6 @@ def _observing(config: Config, switch: SwitchConfig, requests: Requests, publish
         observe.NoMemory(),
         observe.telling(publish),
         adopted,
-        observe.as_if_done,
-        (PvmObserved,),
+        hears=observe.as_if_done,
+        hears_too=(PvmObserved,),
     )

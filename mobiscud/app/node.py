@@ -173,9 +173,11 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
     """The controller at work; what comes out lets it work by a new configuration."""
     from migration.lifecycle import Notice, PvmResumed, PvmSuspended
     from mobiscud.app.hands import hands
+    from mobiscud.app.usage import UsageReporter
     from mobiscud.controller.inputs import HEARD
     from mobiscud.controller.offload_policy import OffloadPolicy
     from mobiscud.controller.service import CloudletController, Neighbourhood
+    from mobiscud.controller.usage import HEARD_TOO, UsageReports
 
     def on_notice(notice: Notice) -> None:
         if isinstance(notice, PvmSuspended) and notice.migrating:
@@ -194,15 +196,22 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
             controller.on_state(event)
         elif event is not None:
             controller.on_event(ours.hears(event))
+        if isinstance(event, UeEvent) and event.ue in controller.records:
+            reports.heard(event)
 
     async def take(changed: Config) -> None:
         controller.change_policy(OffloadPolicy(changed.offload, keys.of_imsi))
+        reporter.interval_s = changed.offload.usage_interval_s
         stop = await bus.subscribe(topics.ALL_UE_STATES, lambda topic, payload: None)
         stop()  # but the broker has told all that is retained again: who is connected, and where
 
     async with contextlib.AsyncExitStack() as stack:
         requests = Requests(bus, config.site.name, config.site.node)
         publisher = EventPublisher(bus, config.site.name, "controller", show_imsi=config.privacy.mode == "clear")
+        reports = UsageReports(CloudletId(cloudlet.id))
+        reporter = UsageReporter(reports, publisher.publish, bus.flush)
+        reporter.interval_s = config.offload.usage_interval_s
+        stack.push_async_callback(reporter.report, interim=False)  # what the end of the switch has ended
         ours = await stack.enter_async_context(hands(config, cloudlet, requests, publisher.publish, on_notice))
         await requests.start()
         controller = CloudletController(
@@ -223,7 +232,9 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
         )
         async with controller:
             await ours.adopted(controller.offloaded)
-            for kind in (*HEARD, *ours.hears_too):
+            reporter.attach(ours.usage)
+            await stack.enter_async_context(_background(reporter.run(), "usage"))
+            for kind in (*HEARD, *HEARD_TOO, *ours.hears_too):
                 await bus.subscribe(topics.of_type(kind), on_message)
             await bus.subscribe(topics.ALL_UE_STATES, on_message)
             yield take

@@ -10,9 +10,8 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from datetime import UTC, datetime, timedelta
 from enum import Enum
-from functools import cache, lru_cache
+from functools import cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Final, NewType, get_args, get_origin, get_type_hints
 
@@ -20,6 +19,8 @@ from mobiscud.bus.writing import HEX, RENAMED, Write, split_optional, writer
 from mobiscud.core import events
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.events import Event
+from mobiscud.core.times import nanoseconds as nanoseconds
+from mobiscud.core.times import rfc3339 as rfc3339
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 TYPE_PREFIX: Final = "org.mobiscud."
@@ -125,28 +126,6 @@ def unwrap(envelope: Json) -> Event | None:
     except (KeyError, TypeError, ValueError) as error:
         raise DecodeError(f"{cls.TYPE}: {error}") from error
     return cls(at=at, origin=str(envelope["id"]).encode(), **values)
-
-
-def rfc3339(at: int) -> str:
-    """Nanoseconds since the epoch as RFC 3339, UTC, microseconds."""
-    seconds, nanoseconds_ = divmod(at, 1_000_000_000)
-    return f"{_second(seconds)}.{nanoseconds_ // 1000:06d}Z"
-
-
-@lru_cache(16)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
-
-
-def nanoseconds(text: str) -> int:
-    """The reverse of :func:`rfc3339`.
-
-    :raises ValueError: no RFC 3339 time, or one without an offset
-    """
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("a time without an offset")
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
 
 # How values are read ---------------------------------------------------------------------------------------------

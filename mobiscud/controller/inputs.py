@@ -44,7 +44,7 @@ class Tunnels:
         """Read the bearers of an event; one whose ends are not both known is passed over."""
         known = [(b.uplink, b.downlink) for b in bearers if b.uplink is not None and b.downlink is not None]
         uplinks = tuple(UplinkTunnel(down.address, up) for up, down in known)
-        downlink = DownlinkTunnel(known[0][0].address, known[0][1]) if known else None
+        downlink = DownlinkTunnel(known[0][0].address, known[0][1], known[0][0].teid) if known else None
         return cls(uplinks, downlink)
 
     def uplinks_at(self, enbs: Iterable[str]) -> tuple[UplinkTunnel, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mobiscud.core.ids import CloudletId, FTeid, PvmId
+from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid
 
+NO_TEID = Teid(0)
 WITH_PORTS = (6, 17, 132)
 MAX_FLOWS = 8
 """Of one UE and its personal VM; as in ``maps.h``."""
@@ -50,6 +51,8 @@ class DownlinkTunnel:
 
     sgw_address: str
     enb: FTeid
+    bearer: Teid = NO_TEID
+    """The TEID at the S-GW of the bearer that it is of, which names it for accounts; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mobiscud.core.edge import Pvm
-from mobiscud.core.ids import CloudletId, Ecgi, Imsi, Tai, UeKey
+from mobiscud.core.ids import CloudletId, Ecgi, ERabId, FTeid, Imsi, Tai, UeKey
 from mobiscud.core.ue import BearerContext, Cause, Enb, Forwarding, HandoverEnd, HandoverKind, Mme, Pdn
+from mobiscud.core.usage import Carried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,3 +351,26 @@ class PvmObserved(UeEvent):
     from_cloudlet: CloudletId | None = None
     to_cloudlet: CloudletId | None = None
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageReported(UeEvent):
+    """What bypassed the P-GW of one bearer under one rule at one cloudlet, from ``start`` to ``end`` (RFC 3339).
+
+    It is cumulative: ``interim`` records of one ``record`` only grow, and the ``final`` one ends them; the last counts.
+    ``bearer`` is the S-GW's end of the bearer; ``rule`` the traffic rule, None where the configuration has none.
+    """
+
+    TYPE: ClassVar[str] = "usage.reported"
+    cloudlet: CloudletId
+    record: str
+    status: str
+    rule: str | None
+    bearer: FTeid
+    e_rab_id: ERabId | None
+    qci: int | None
+    apn: str | None
+    start: str
+    end: str
+    uplink: Carried
+    downlink: Carried

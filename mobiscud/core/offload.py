@@ -186,7 +186,7 @@ class OffloadConfig(Section):
     """Who is offloaded, and the network the personal VMs live in: ``gateway`` is its router's address and prefix.
 
     Without ``rules`` all traffic between a UE and its personal VM is. ``mode: observe`` does nothing of it and tells
-    what it would do.
+    what it would do. What bypasses the P-GW is told every ``usage_interval_s``, and at the end of each bearer or rule.
     """
 
     mode: Literal["enforce", "observe"] = "enforce"
@@ -195,6 +195,7 @@ class OffloadConfig(Section):
     subscribers: tuple[SubscriberConfig, ...] = ()
     groups: tuple[GroupConfig, ...] = ()
     rules: tuple[TrafficRuleConfig, ...] = ()
+    usage_interval_s: int = Field(default=60, ge=1, le=86_400)
 
     def problems(self) -> Iterator[str]:
         """What contradicts itself, each with its path."""

@@ -136,7 +136,8 @@ async def test_the_retained_state_behind_an_event_is_no_news() -> None:
         hands.on_state(UeConnected(**about, enb=event.enb, ecgi=None, tai=None, bearers=event.bearers))  # type: ignore[arg-type]
         await until(lambda: not hands.backlog.waiting)
         assert [type(event) for event in parts.published] == [OffloadMoved]
-        assert hands.records[ue(1)].tunnels.downlink == DownlinkTunnel(SGW.address, event.bearers[0].downlink)  # type: ignore[arg-type]
+        there = DownlinkTunnel(SGW.address, event.bearers[0].downlink, SGW.teid)  # type: ignore[arg-type]
+        assert hands.records[ue(1)].tunnels.downlink == there
 
 
 async def test_ten_thousand_paths_are_taken_up_in_a_few_steps() -> None:
