@@ -216,6 +216,18 @@ class CloudletSwitch:
         if self._last_usage is None:
             self._datapath.settle(numbers)
 
+    def rules_in_force(self) -> dict[str, int]:
+        """How many rules of UEs there are, by kind."""
+        kinds = {FlowRule: "flow", DecapRule: "uplink", EncapRule: "downlink"}
+        counted = dict.fromkeys(kinds.values(), 0)
+        for rule in self._occupied.values():
+            counted[kinds[type(rule)]] += 1
+        return counted
+
+    def statistics(self) -> dict[str, int]:
+        """Packets of the datapath program by what became of them."""
+        return self._datapath.statistics()
+
     async def close(self, *, leave: bool) -> None:
         """Remove every rule; then let the wire go on passing (``leave``), or detach and leave the ports as found.
 

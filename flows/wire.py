@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import socket
 from types import TracebackType
 from typing import Self
 
@@ -14,8 +14,6 @@ from mobiscud.core.config import SwitchConfig
 from mobiscud.core.ids import CloudletId
 
 log = structlog.get_logger(__name__)
-
-INTERFACES = Path("/sys/class/net")
 
 
 class BareWire:
@@ -35,7 +33,8 @@ class BareWire:
         :raises SetupError: a program or a privilege is missing, or another process has this wire
         """
         ports = (self._ports.enb, self._ports.core, self._ports.gi)
-        if not all((INTERFACES / port).exists() for port in ports):
+        there = {name for _, name in socket.if_nameindex()}  # of this network namespace, as /sys may not be
+        if not there.issuperset(ports):
             log.info("no wire here that would have to pass", cloudlet=self._cloudlet)
             return self
         self._datapath.claim()

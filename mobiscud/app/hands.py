@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -43,6 +43,10 @@ class Hands:
     publish: Publish
     adopted: Callable[[Collection[UeKey]], Awaitable[int]]
     usage: UsagePort | None = None
+    rules: Callable[[], Mapping[str, int]] = dict
+    """How many there are, by kind."""
+    datapath: Callable[[], Mapping[str, int]] = dict
+    """Packets, by what became of them."""
     hears: Callable[[Event], Event] = lambda event: event
     """What an event on the bus means to it."""
     hears_too: tuple[type[Event], ...] = ()
@@ -75,7 +79,17 @@ async def hands(
             log.warning("personal VMs may reach their host", bridge=host.bridge, problem=problem)
         hypervisor = PersonalVmHost(host, config.offload.gateway, on_notice, images=config.images)
         await stack.enter_async_context(hypervisor)
-        yield Hands(at_work, hypervisor, requests, journal, publish, at_work.adopted, at_work)
+        yield Hands(
+            at_work,
+            hypervisor,
+            requests,
+            journal,
+            publish,
+            at_work.adopted,
+            at_work,
+            at_work.rules_in_force,
+            at_work.statistics,
+        )
 
 
 def _sections(config: Config, cloudlet: CloudletConfig) -> tuple[SwitchConfig, HypervisorConfig]:

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import structlog
 
@@ -34,6 +34,9 @@ from mobiscud.core.config import CloudletConfig, Config
 from mobiscud.core.errors import ConfigError, DecodeError
 from mobiscud.core.events import MonitorDropped, UeEvent, Where
 from mobiscud.core.ids import CloudletId
+
+if TYPE_CHECKING:
+    from mobiscud.app.measures import Measures
 
 LOSSES_EVERY_S: Final = 1.0
 
@@ -92,21 +95,42 @@ async def _node(config: Config, file: Path | None = None) -> None:
             log.info("no bus.url: the embedded broker serves", url=embedded.url)
         bus = MqttBus(broker, will=health.will, spool_bytes=config.bus.spool_mib << 20)
         await stack.enter_async_context(bus)
+        measures = await stack.enter_async_context(_measured(config))
         cloudlet = config.own_cloudlet()
         if cloudlet is not None:
-            reloader.tell(await stack.enter_async_context(_controller(config, cloudlet, bus, keys)))
+            reloader.tell(await stack.enter_async_context(_controller(config, cloudlet, bus, keys, measures)))
         await stack.enter_async_context(_background(reloader.watch(), "reload"))
         monitor = build.monitor(config, keys)
         health.counters = lambda: _counters(monitor, capture, bus)
+        if measures is not None:
+            measures.node(health.counters, lambda: reloader.refused)
         stack.enter_context(health.reported_on(bus))
         await stack.enter_async_context(_background(health.beat(bus), "health"))
         log.info("online", site=config.site.name, node=config.site.node)
         if capture is not None:
             publisher = EventPublisher(bus, config.site.name, "monitor", show_imsi=config.privacy.mode == "clear")
             await stack.enter_async_context(_background(_tell_losses(bus, publisher.publish), "losses"))
-            await _watch(capture, monitor, publisher.publish)
+            publish = publisher.publish if measures is None else measures.counted(publisher.publish, "monitor")
+            await _watch(capture, monitor, publish)
         else:
             await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def _measured(config: Config) -> AsyncIterator[Measures | None]:
+    """What is measured, and served as long as the node is at work; None where it is not asked for.
+
+    :raises SetupError: the address cannot be had
+    """
+    if config.metrics.address is None:
+        yield None
+        return
+    from mobiscud.app.measures import Measures
+    from mobiscud.web.metrics import served
+
+    measures = Measures()
+    async with served(*config.metrics.address, measures.registry):
+        yield measures
 
 
 def _counters(monitor: Monitor, capture: LiveCapture | None, bus: MqttBus) -> dict[str, int]:
@@ -169,7 +193,9 @@ async def _watch(capture: LiveCapture, monitor: Monitor, sink: Sink) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, keys: UeKeys) -> AsyncIterator[Take]:
+async def _controller(
+    config: Config, cloudlet: CloudletConfig, bus: MqttBus, keys: UeKeys, measures: Measures | None
+) -> AsyncIterator[Take]:
     """The controller at work; what comes out lets it work by a new configuration."""
     from migration.lifecycle import Notice, PvmResumed, PvmSuspended
     from mobiscud.app.hands import hands
@@ -212,7 +238,8 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
         reporter = UsageReporter(reports, publisher.publish, bus.flush)
         reporter.interval_s = config.offload.usage_interval_s
         stack.push_async_callback(reporter.report, interim=False)  # what the end of the switch has ended
-        ours = await stack.enter_async_context(hands(config, cloudlet, requests, publisher.publish, on_notice))
+        publish = publisher.publish if measures is None else measures.counted(publisher.publish, "controller")
+        ours = await stack.enter_async_context(hands(config, cloudlet, requests, publish, on_notice))
         await requests.start()
         controller = CloudletController(
             Neighbourhood(
@@ -223,7 +250,7 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
             ),
             OffloadPolicy(config.offload, keys.of_imsi),
             config.migration,
-            switch=ours.switch,
+            switch=ours.switch if measures is None else measures.timed(ours.switch),
             hypervisor=ours.hypervisor,
             requests=ours.line,
             journal=ours.journal,
@@ -233,6 +260,8 @@ async def _controller(config: Config, cloudlet: CloudletConfig, bus: MqttBus, ke
         async with controller:
             await ours.adopted(controller.offloaded)
             reporter.attach(ours.usage)
+            if measures is not None:
+                measures.controller(controller, reports, ours.rules, ours.datapath)
             await stack.enter_async_context(_background(reporter.run(), "usage"))
             for kind in (*HEARD, *HEARD_TOO, *ours.hears_too):
                 await bus.subscribe(topics.of_type(kind), on_message)

@@ -232,8 +232,25 @@ class WebConfig(Section):
     """The web console."""
 
 
+def _listen(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("is an address and a port: 127.0.0.1:9464")
+    return text
+
+
 class MetricsConfig(Section):
-    """The metrics."""
+    """Where the metrics are served for Prometheus (``/metrics``), such as 127.0.0.1:9464; without it, nowhere."""
+
+    listen: Annotated[str, AfterValidator(_listen)] | None = None
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port."""
+        if self.listen is None:
+            return None
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
 
 
 class Config(Section):
