@@ -240,9 +240,13 @@ class RunningTestbed:
         else:
             await self.restart_node(part, for_s)
 
+    def config_of(self, name: str) -> Path:
+        """The configuration file of a node."""
+        return self._run.path / f"{name}.yaml"
+
     def reload_node(self, name: str, **sections: Any) -> None:
         """Change sections of a node's configuration, and tell it so."""
-        file = self._run.path / f"{name}.yaml"
+        file = self.config_of(name)
         config = yaml.safe_load(file.read_text()) | sections
         file.write_text(yaml.safe_dump(config, sort_keys=False))
         os.kill(self.nodes[name].pid, signal.SIGHUP)

@@ -159,6 +159,21 @@ def events(
     tail.run(config, url=url, types=types, ues=ues, form=output)
 
 
+@cli.command(short_help="UEs, offloads, personal VMs and cloudlets now.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.option("--bus", "url", metavar="URL", help="The broker, e.g. mqtt://127.0.0.1:1883; else bus.url.")
+@common
+def status(as_json: bool, url: str | None, config_file: Path | None, log_level: str, log_format: str) -> None:
+    """UEs, offloads, personal VMs and cloudlets, as the controllers see them now.
+
+    Asks the controllers of the cloudlets in the configuration; without any, those that are online on the bus.
+    """
+    config = prepare(config_file, log_level, log_format)
+    from mobiscud.app import status as asked
+
+    asked.run(config, url=url, as_json=as_json)
+
+
 @cli.command("check-config", short_help="Say OK, or name every wrong key.")
 @click.argument("file", type=FILE)
 @common

@@ -203,6 +203,7 @@ async def _controller(
     from mobiscud.controller.inputs import HEARD
     from mobiscud.controller.offload_policy import OffloadPolicy
     from mobiscud.controller.service import CloudletController, Neighbourhood
+    from mobiscud.controller.status import told
     from mobiscud.controller.usage import HEARD_TOO, UsageReports
 
     def on_notice(notice: Notice) -> None:
@@ -224,6 +225,11 @@ async def _controller(
             controller.on_event(ours.hears(event))
         if isinstance(event, UeEvent) and event.ue in controller.records:
             reports.heard(event)
+
+    async def status(asked: dict[str, Any]) -> dict[str, Any]:
+        about = {"node": config.site.node, "mode": config.offload.mode, "rules": dict(ours.rules())}
+        waiting = controller.backlog.waiting
+        return {**told(CloudletId(cloudlet.id), controller.records), **about, "backlog": waiting}
 
     async def take(changed: Config) -> None:
         controller.change_policy(OffloadPolicy(changed.offload, keys.of_imsi))
@@ -266,5 +272,6 @@ async def _controller(
             for kind in (*HEARD, *HEARD_TOO, *ours.hears_too):
                 await bus.subscribe(topics.of_type(kind), on_message)
             await bus.subscribe(topics.ALL_UE_STATES, on_message)
+            requests.answer("status", status)
             yield take
             await requests.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from testbed import results
+from testbed import netns, results
 from testbed.experiment import RunningTestbed
 from testbed.guest.client import GuestClient
 from testbed.node_configs import GATEWAY
@@ -63,6 +64,12 @@ async def test_a_policy_changes_under_traffic(tmp_path: Path) -> None:
         stream = await bed.start("stream", *PYTHON, "testbed.bench.stream", one.pvm_address, str(file), namespace=space)
         before = await flows_of(bed, one.pvm_address)
         assert before
+        seen = json.loads(await netns.command(*PYTHON, "mobiscud", "status", "--json", "-c", str(bed.config_of("c1"))))
+        assert {ue["ue"]: (ue["ue_at"], ue["pvm_at"]) for ue in seen["ues"]} == {
+            bed.key_of(one): ("c1", ["c1"]),
+            bed.key_of(other): ("c1", ["c1"]),
+        }
+        assert {vm["id"] for vm in seen["personal_vms"]} == {one.pvm_id, other.pvm_id}
 
         rules = [
             {"traffic_rule_id": "all", "subscribers": {"imsi": one.imsi}, "action": "FORWARD_DECAPSULATED"},
