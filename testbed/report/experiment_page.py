@@ -62,6 +62,7 @@ def write(out: Path, scenario: Scenario, runs: Sequence[Run], found: Mapping[str
         delays=scenario.network.delays,
         scenario=scenario.name,
         title=scenario.title,
+        paper_migrations_s=scenario.paper_migrations_s,
         story=main.story(number),
     )
     plots = {}
@@ -70,6 +71,8 @@ def write(out: Path, scenario: Scenario, runs: Sequence[Run], found: Mapping[str
         caption = f"scenario {scenario.name} · seed {scenario.seed} · commit {found['environment']['commit']}"
         plots["curves"] = curves.draw(drawn, scenario.title, caption)
     before = _figure_section(scenario, found, plots["curves"].render()) if drawn else ""
+    if scenario.external is not None:
+        before = _external_section(found)
     if scenario.description:
         before = f'<p class="lead">{escape(scenario.description.strip())}</p>\n{before}'
     page = write_page(
@@ -85,7 +88,7 @@ def _curves(scenario: Scenario, runs: Sequence[Run]) -> list[curves.Curve]:
     for app, name, of in curves_of(scenario, runs):
         run = of[0]
         if app.kind == "tcp" or len(found) == curves.MOST_COLOURS:
-            continue
+            continue  # the table has them all
         began = run.about["began_ns"]
         _, numbers = scenario.group(app.ue)
         story = run.story(numbers[0])
@@ -142,6 +145,27 @@ answers that took longer than the panel shows.{repeated}</p>
 <div class="scroll">
 {table("", list(columns), rows, main=main, words=2)}
 </div>
+</section>"""
+
+
+def _external_section(found: Mapping[str, Any]) -> str:
+    seen = [(name, str(count)) for name, count in found["events"].items()]
+    stay = found["stay_s"]
+    would = [
+        ("UEs", str(found["ues"])),
+        ("handovers", str(found["handovers"])),
+        ("changes of cloudlet", str(found["cloudlet_changes"])),
+        ("stay with a cloudlet, s, median", _ms(stay["p50"])),
+        ("stay with a cloudlet, s, 99th percentile", _ms(stay["p99"])),
+    ]
+    return f"""<section>
+<h2>What cloudlets would have seen</h2>
+<p>By the scenario's map of eNodeBs to cloudlets. Stays are those of UEs that moved on.</p>
+{table("", ("", "here"), would, main=1)}
+</section>
+<section>
+<h2>Events</h2>
+{table("", ("type", "number"), seen, main=1)}
 </section>"""
 
 

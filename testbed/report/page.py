@@ -19,11 +19,6 @@ from testbed.report.svg import Drawing, style_sheet
 from testbed.results import AROUND_NS, NS_PER_MS, Ping, Story, phases, tell
 from testbed.topology import Delays
 
-PAPER_RTTS_MS: Final = (9.03, 13.66, 9.06, 13.99, 9.1)
-"""Of the five phases (paper, section 4)."""
-PAPER_INTERNET_RTT_MS: Final = 85.7
-PAPER_MIGRATIONS: Final = (("about 14", "2.87"), ("almost 7", "1.44"))
-"""Total and downtime of the two migrations, seconds."""
 NOTHING: Final = "\N{EN DASH}"
 
 
@@ -43,17 +38,17 @@ class RunData:
     delays: Delays = field(default_factory=Delays)
     scenario: str = "demo"
     title: str = "A personal VM that follows its user"
+    paper_migrations_s: Sequence[tuple[float, float]] = ()
+    """What a paper says of each migration: in all, and how long the VM stood still."""
     story: Story | None = None
     """What the events tell of this UE, where it is not the first that was handed over."""
 
 
-def write(out: Path, run: RunData) -> Path:
-    """Write ``report.html`` and the plots of one run into ``out``; returns the page's path."""
-    return write_page(out, run, {})
-
-
 def write_page(out: Path, run: RunData, more: Mapping[str, Drawing], *, before: str = "", after: str = "") -> Path:
-    """The same, with ``more`` plots as files, and sections of HTML ``before`` and ``after`` those of the run."""
+    """Write ``report.html`` and the plots of a run into ``out``; gives the page's path.
+
+    ``more``: other plots, as files; ``before`` and ``after``: HTML around the sections of the run.
+    """
     out.mkdir(parents=True, exist_ok=True)
     story = run.story or tell(run.events)
     commit = machine.commit()
@@ -80,10 +75,9 @@ def write_page(out: Path, run: RunData, more: Mapping[str, Drawing], *, before: 
             f"<figure>{drawing.render()}</figure>" for name, drawing in plots.items() if name not in ("rtt", "ladder")
         ),
         ladder=plots["ladder"].render(),
-        paper_section="" if before else _paper_section(run),
         phase_table=_phase_table(run.results),
         handover_table=_handover_table(run.results),
-        migration_table=_migration_table(run.results),
+        migration_table=_migration_table(run),
         delay_note=_delay_note(run),
         machine_table="\n".join(
             f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in machine.describe().items()
@@ -92,18 +86,6 @@ def write_page(out: Path, run: RunData, more: Mapping[str, Drawing], *, before: 
     path = out / "report.html"
     path.write_text(page)
     return path
-
-
-def _paper_section(run: RunData) -> str:
-    return f"""<section>
-<h2>Beside the paper</h2>
-<p>Wang and others, <i>MobiScud: A Fast Moving Personal Cloud in the Mobile Network</i> (AllThingsCellular 2015),
-section 4, on the PhantomNet testbed with Xen. The set delays alone are what the links' delays add up to, with nothing
-else in the way.</p>
-<div class="scroll">
-{_paper_table(run)}
-</div>
-</section>"""
 
 
 def _plots(run: RunData, story: Story, caption: str) -> dict[str, Drawing]:
@@ -155,46 +137,6 @@ def _lost_tile(found: Mapping[str, Any]) -> str:
     return f"{lost} of {sent}"
 
 
-def _paper_table(run: RunData) -> str:
-    names = [phase["name"] for phase in run.results["phases"]]
-    beside, detour = _set_rtts_ms(run.delays)
-    rows = []
-    for number, phase in enumerate(run.results["phases"]):
-        alone = detour if phase["name"].endswith("before migration") else beside
-        paper = PAPER_RTTS_MS[number] if len(names) == len(PAPER_RTTS_MS) else None
-        median = phase["rtt_ms"]["median"]
-        rows.append(
-            (
-                f"RTT to the VM, {phase['name']}",
-                f"{alone:g} ms",
-                _value(paper, "ms", 2),
-                _value(median, "ms", 2),
-                _value(None if median is None else median - alone, "ms", 2),
-            )
-        )
-    if run.internet:
-        alone = _internet_set_rtt_ms(run.delays)
-        rtts = [rtt for ping in run.internet if (rtt := ping.rtt_ms) is not None]
-        median = statistics.median(rtts) if rtts else None
-        rows.append(
-            (
-                "RTT to an Internet server",
-                f"{alone:g} ms",
-                f"{PAPER_INTERNET_RTT_MS} ms",
-                _value(median, "ms", 2),
-                _value(None if median is None else median - alone, "ms", 2),
-            )
-        )
-    for number, migration in enumerate(run.results["migrations"]):
-        total, downtime = PAPER_MIGRATIONS[number] if number < len(PAPER_MIGRATIONS) else (None, None)
-        name = f"{migration['from']} → {migration['to']}"
-        rows.append((f"Migration {name}", NOTHING, _paper_seconds(total), _seconds(migration["total_ms"]), NOTHING))
-        rows.append(
-            (f"Downtime {name}", NOTHING, _paper_seconds(downtime), _seconds(migration["downtime_ms"]), NOTHING)
-        )
-    return table("", ("", "set delays alone", "paper", "here (median)", "above the set delays"), rows, main=3)
-
-
 def _phase_table(found: Mapping[str, Any]) -> str:
     rows = [
         (
@@ -225,19 +167,28 @@ def _handover_table(found: Mapping[str, Any]) -> str:
     return table("Handovers", ("handover", "prepare, ms", "path, ms", "outage, ms", "lost"), rows, main=2)
 
 
-def _migration_table(found: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            f"{m['from']} → {m['to']}",
-            _value(m["total_ms"], "", 0),
-            _value(m["downtime_ms"], "", 1),
-            _value(m["outage_ms"], "", 1),
-            str(m["lost"]),
+def _migration_table(run: RunData) -> str:
+    """With what a paper says of each beside it, where one does."""
+    rows: list[tuple[str, ...]] = []
+    for number, m in enumerate(run.results["migrations"]):
+        paper = run.paper_migrations_s[number] if number < len(run.paper_migrations_s) else (None, None)
+        theirs = [_value(None if value is None else 1000 * value, "", 0) for value in paper]
+        rows.append(
+            (
+                f"{m['from']} → {m['to']}",
+                _value(m["total_ms"], "", 0),
+                theirs[0],
+                _value(m["downtime_ms"], "", 1),
+                theirs[1],
+                _value(m["outage_ms"], "", 1),
+                str(m["lost"]),
+            )
         )
-        for m in found["migrations"]
-    ]
-    heads = ("migration", "total, ms", "stood still, ms", "outage, ms", "lost")
-    return table("Migrations", heads, rows, main=2)
+    heads = ["migration", "total, ms", "paper", "stood still, ms", "paper", "outage, ms", "lost"]
+    if not run.paper_migrations_s:
+        heads = [head for head in heads if head != "paper"]
+        rows = [(row[0], row[1], row[3], *row[5:]) for row in rows]
+    return table("Migrations", heads, rows, main=heads.index("stood still, ms"))
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, main: int, words: int = 1) -> str:
@@ -283,17 +234,6 @@ def _value(value: float | None, unit: str, digits: int) -> str:
     if value is None:
         return NOTHING
     return f"{value:.{digits}f} {unit}".strip()
-
-
-def _seconds(value_ms: float | None) -> str:
-    """Milliseconds beside the paper's seconds."""
-    if value_ms is None:
-        return NOTHING
-    return f"{value_ms / 1000:.2f} s" if value_ms >= 1000 else f"{value_ms:.0f} ms"
-
-
-def _paper_seconds(value: str | None) -> str:
-    return NOTHING if value is None else f"{value} s"
 
 
 def _range(values: Sequence[float | None], unit: str) -> str:

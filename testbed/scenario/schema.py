@@ -327,6 +327,8 @@ class Scenario(Strict):
     migration: dict[str, Any] = Field(default_factory=dict)
     variants: dict[Name, Variant] = Field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    paper_migrations_s: tuple[tuple[float, float], ...] = ()
+    """What a paper says of each migration: in all, and how long the VM stood still."""
 
     @property
     def external(self) -> External | None:

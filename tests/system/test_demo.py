@@ -6,53 +6,22 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
+Traces = Callable[[], set[str]]
+Running = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
+
 DEMO = (sys.executable, "-m", "mobiscud", "demo", "--quick")
 PHASES = ["eNB1", "eNB2 before migration", "eNB2 after migration", "eNB3 before migration", "eNB3 after migration"]
 
 
-def traces() -> set[str]:
-    """What a testbed leaves on the machine while it is up."""
-    found = {f"namespace {entry.name}" for entry in Path("/run/netns").glob("ms-*")}
-    found |= {f"directory {entry}" for entry in Path("/run/mobiscud-testbed").glob("*")}
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    found |= {f"mount {where}" for where in mounts if where.startswith("/run/mobiscud-testbed")}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"MOBISCUD_RUN=" in (process / "environ").read_bytes():
-                found.add(f"process {process.name}")
-        except OSError:
-            pass  # it has ended, or begins
-    return found
-
-
-@contextmanager
-def demo_running(out: Path, until: str) -> Iterator[subprocess.Popen[str]]:
-    """A demo that has come as far as the line ``until``."""
-    with subprocess.Popen([*DEMO, "--out", str(out)], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if until in line:
-                break
-        else:
-            pytest.fail("the demo ended early: " + "".join(said))
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
-def test_the_vm_follows_and_nothing_is_left(tmp_path: Path) -> None:
+def test_the_vm_follows_and_nothing_is_left(tmp_path: Path, traces: Traces) -> None:
     before = traces()
     done = subprocess.run([*DEMO, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -83,9 +52,9 @@ def test_the_vm_follows_and_nothing_is_left(tmp_path: Path) -> None:
     assert 'src="http' not in page
 
 
-def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, traces: Traces, running: Running) -> None:
     before = traces()
-    with demo_running(tmp_path, "S1 handover") as process:
+    with running(*DEMO, "--out", str(tmp_path), until="S1 handover") as process:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
         assert process.returncode == 130, said
@@ -93,9 +62,9 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:
     assert traces() - before == set()
 
 
-def test_what_a_killed_demo_leaves_is_swept(tmp_path: Path) -> None:
+def test_what_a_killed_demo_leaves_is_swept(tmp_path: Path, traces: Traces, running: Running) -> None:
     before = traces()
-    with demo_running(tmp_path, "starting the EPC") as process:
+    with running(*DEMO, "--out", str(tmp_path), until="starting the EPC") as process:
         process.kill()
         process.wait()
     assert traces() - before, "a killed demo leaves something, or this test proves nothing"

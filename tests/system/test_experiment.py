@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,9 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
     pytest.mark.timeout(600),
 ]
+
+Traces = Callable[[], set[str]]
+Running = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
 
 MOBISCUD = (sys.executable, "-m", "mobiscud")
 CAPTURE = Path(__file__).parents[1] / "vectors" / "captures" / "epc-s1-handover-1.pcap"
@@ -55,40 +58,6 @@ faults:
 """
 
 
-def traces() -> set[str]:
-    """What an experiment leaves on the machine while it runs."""
-    found = {f"namespace {entry.name}" for entry in Path("/run/netns").glob("ms-*")}
-    found |= {f"directory {entry}" for entry in Path("/run/mobiscud-testbed").glob("*")}
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    found |= {f"mount {where}" for where in mounts if where.startswith("/run/mobiscud-testbed")}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"MOBISCUD_RUN=" in (process / "environ").read_bytes():
-                found.add(f"process {process.name}")
-        except OSError:
-            pass  # it has ended, or begins
-    return found
-
-
-@contextmanager
-def running(*command: str, until: str) -> Iterator[subprocess.Popen[str]]:
-    """A program that has come as far as a line with ``until``."""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if until in line:
-                break
-        else:
-            pytest.fail("it ended early: " + "".join(said))
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
 @pytest.fixture
 def scenario(tmp_path: Path) -> Path:
     file = tmp_path / "small.yaml"
@@ -96,7 +65,7 @@ def scenario(tmp_path: Path) -> Path:
     return file
 
 
-def test_an_experiment_leaves_its_results_and_nothing_else(scenario: Path, tmp_path: Path) -> None:
+def test_an_experiment_leaves_its_results_and_nothing_else(scenario: Path, tmp_path: Path, traces: Traces) -> None:
     before, out = traces(), tmp_path / "out"
     done = subprocess.run(
         [*MOBISCUD, "experiment", "run", str(scenario), "--out", str(out)],
@@ -140,7 +109,9 @@ def test_an_experiment_leaves_its_results_and_nothing_else(scenario: Path, tmp_p
     assert "Activate Dedicated EPS Bearer" in ladder.stdout
 
 
-def test_an_interrupted_experiment_leaves_nothing(scenario: Path, tmp_path: Path) -> None:
+def test_an_interrupted_experiment_leaves_nothing(
+    scenario: Path, tmp_path: Path, traces: Traces, running: Running
+) -> None:
     before = traces()
     command = (*MOBISCUD, "experiment", "run", str(scenario), "--out", str(tmp_path / "out"))
     with running(*command, until="handover to eNB2") as process:
@@ -151,7 +122,7 @@ def test_an_interrupted_experiment_leaves_nothing(scenario: Path, tmp_path: Path
     assert traces() - before == set()
 
 
-def test_an_experiment_that_fails_says_why_and_leaves_nothing(scenario: Path, tmp_path: Path) -> None:
+def test_an_experiment_that_fails_says_why_and_leaves_nothing(scenario: Path, tmp_path: Path, traces: Traces) -> None:
     before = traces()
     # An application of a UE that only attaches later has no address to send from.
     scenario.write_text(SCENARIO.replace("- {at_s: 1, do: bearer, qci: 1}", "- {at_s: 1, do: attach}"))
@@ -173,7 +144,7 @@ for frame in read_capture(sys.argv[1]):
 """
 
 
-def test_an_epc_that_is_not_ours_is_only_watched(tmp_path: Path) -> None:
+def test_an_epc_that_is_not_ours_is_only_watched(tmp_path: Path, traces: Traces, running: Running) -> None:
     before, out = traces(), tmp_path / "out"
     file = tmp_path / "external.yaml"
     file.write_text(
