@@ -27,6 +27,7 @@ from mobiscud.core.events import (
     UeEvent,
     UeIdle,
     UePlacedEvent,
+    UsageReported,
 )
 from mobiscud.core.ids import CloudletId
 from mobiscud.core.ue import BearerContext, Enb, HandoverKind
@@ -293,6 +294,7 @@ HEARD: Final[tuple[type[Event], ...]] = (
     PvmMigrated,
     PvmMigrationFailed,
     PvmStopped,
+    UsageReported,
 )
 """The events that tell a controller anything; it asks the bus for no others."""
 

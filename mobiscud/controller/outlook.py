@@ -13,8 +13,9 @@ from typing import Final
 from mobiscud.controller.policy import Estimate, Facts, Visit
 from mobiscud.core.commands import Moment
 from mobiscud.core.config import CostConfig, LinkConfig
-from mobiscud.core.events import Event, PvmMigrated, PvmMigrating, PvmMigrationFailed
+from mobiscud.core.events import Event, PvmMigrated, PvmMigrating, PvmMigrationFailed, UsageReported
 from mobiscud.core.ids import CloudletId, UeKey
+from mobiscud.core.times import nanoseconds
 
 REMEMBERED: Final = 8
 """Visits of a UE."""
@@ -61,8 +62,11 @@ class Outlook:
         self._counts.pop(ue, None)
 
     def heard(self, event: Event) -> None:
-        """A move that begins or ends, anywhere in the site."""
+        """A move that begins or ends, or what a switch has counted, anywhere in the site."""
         match event:
+            case UsageReported(ue=ue, record=record, uplink=up, downlink=down):
+                span_ns = nanoseconds(event.end) - nanoseconds(event.start)
+                self.carried(ue, record, min(up.packets, down.packets), span_ns, ended=event.status == "final")
             case PvmMigrating(ue=ue, from_cloudlet=source, to_cloudlet=target) if source and target:
                 self.move_began(ue, source, target)
             case PvmMigrated(ue=ue, downtime_ms=outage_ms):

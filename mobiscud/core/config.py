@@ -293,7 +293,9 @@ class Config(Section):
         pvms = {s.pvm.id for s in self.offload.subscribers}
         overridden = [own.pvm for own in self.migration.overrides]
         problems += repeated("migration.overrides: pvm", overridden)
-        problems += [f"migration.overrides: pvm {p!r} is of no subscriber" for p in overridden if p not in pvms]
+        groups = tuple(f"{group.name}-" for group in self.offload.groups)
+        strange = [pvm for pvm in overridden if pvm not in pvms and not pvm.startswith(groups)]
+        problems += [f"migration.overrides: pvm {pvm!r} is of no subscriber, and of no group" for pvm in strange]
         ends = {end for link in self.migration.cost.links for end in link.between}
         problems += [f"migration.cost.links: {end!r} is not among cloudlets" for end in sorted(ends - known)]
         problems += self.offload.problems()

@@ -30,8 +30,10 @@ from mobiscud.controller.policy import (
 from mobiscud.core.commands import Moment
 from mobiscud.core.config import CostConfig, LinkConfig, MigrationConfig, OverrideConfig
 from mobiscud.core.edge import Pvm
-from mobiscud.core.events import PvmMigrated, PvmMigrating, PvmMigrationFailed
-from mobiscud.core.ids import CloudletId, PvmId, UeKey
+from mobiscud.core.events import PvmMigrated, PvmMigrating, PvmMigrationFailed, UsageReported
+from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid, UeKey
+from mobiscud.core.times import rfc3339
+from mobiscud.core.usage import Carried
 
 C1, C2, C3 = CloudletId("c1"), CloudletId("c2"), CloudletId("c3")
 UE = UeKey("ue-0000000000000001")
@@ -201,6 +203,27 @@ def test_a_user_s_traffic_is_what_was_counted_of_late() -> None:
     assert seen(outlook).estimate.round_trips_s == 0.0
     outlook.left(UE)
     assert seen(outlook).estimate.round_trips_s is None
+
+
+def test_what_the_switches_tell_of_usage_is_traffic() -> None:
+    outlook = Outlook(CostConfig())
+    bearer = FTeid("10.0.0.2", Teid(1))
+    about = {"origin": b"", "ue": UE, "ue_ip": (), "cloudlet": C2, "record": "a", "rule": None, "bearer": bearer}
+    outlook.heard(
+        UsageReported(
+            **about,  # type: ignore[arg-type]
+            at=0,
+            status="interim",
+            e_rab_id=None,
+            qci=None,
+            apn=None,
+            start=rfc3339(0),
+            end=rfc3339(60_000_000_000),
+            uplink=Carried(600, 1),
+            downlink=Carried(900, 1),
+        )
+    )
+    assert seen(outlook).estimate.round_trips_s == pytest.approx(10.0)
 
 
 def test_cost_reckons_with_the_traffic_that_was_counted() -> None:
