@@ -1,8 +1,9 @@
 """Question and answer between controllers, over the bus, with a deadline.
 
 A request is JSON on the asked node's topic: ``{"correlation", "reply_to", "deadline", "epoch", "body"}``; the answer,
-on ``reply_to``: ``{"correlation", "ok", "body" | "error"}``. Requests are safe to repeat: an answer that was given is
-given again for the same correlation.
+on ``reply_to``: ``{"correlation", "ok", "body" | "error"}``. Requests are safe to repeat: what was done is not done
+again for the same correlation, its answer is only given again; what was refused may be asked for again. The version is
+the topic's.
 """
 
 from __future__ import annotations
@@ -139,7 +140,8 @@ class Requests:
                 log.exception("answering failed", request=name)
                 reply["error"] = "internal error"
         payload = json.dumps(reply).encode()
-        self._answers[correlation] = payload
+        if reply["ok"]:
+            self._answers[correlation] = payload
         while len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)
         self._bus.publish(reply_to, payload)
