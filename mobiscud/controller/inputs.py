@@ -233,6 +233,13 @@ class NoRoom:
 
 
 @dataclass(frozen=True, slots=True)
+class NotReady:
+    """The cloudlet to which the UE went at ``token`` has had its time; whether its rules stand, the record tells."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class StayedAway:
     """The UE has been idle or detached for as long as its PVM waits, since the arrival ``token``."""
 
@@ -274,6 +281,7 @@ Input = (
     | MoveFailed
     | MoveDue
     | NoRoom
+    | NotReady
     | StayedAway
 )
 

@@ -42,6 +42,7 @@ from mobiscud.controller.inputs import (
     MoveRefused,
     MoveSucceeded,
     NoRoom,
+    NotReady,
     PvmGone,
     PvmKept,
     PvmRefused,
@@ -59,6 +60,7 @@ from mobiscud.core.commands import (
     Announce,
     AskDetour,
     AskMove,
+    AwaitReady,
     AwaitReturn,
     Command,
     Consult,
@@ -128,7 +130,7 @@ def _settle(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
     if r.ue_at == r.here:
         return replace(r, phase=Phase.SERVING, ready=None), (set_path(r, announce),)
     r = replace(r, phase=Phase.LENDING)
-    return _redirect(r) if r.ready == r.ue_at else (r, ())
+    return _redirect(r) if r.ready == r.ue_at else (r, (AwaitReady(r.token),))
 
 
 def unsettle(r: UeRecord, announce: type[OffloadEvent] | None, *, again: bool = False) -> Result:
@@ -398,6 +400,14 @@ def _ready(r: UeRecord, i: DetourAsked) -> Result:
     return _redirect(r) if awaited else (r, ())
 
 
+def _not_ready(r: UeRecord, i: NotReady) -> Result:
+    """LENDING or PUSHING: the target's controller is away. The core finds the UE, until it is back."""
+    if i.token != r.token or r.ue_at in (None, r.here, r.ready) or r.going_to == r.here:
+        return r, ()
+    r = replace(r, tunnels=NO_TUNNELS)
+    return r, (by_core(r, OffloadRemoved),)
+
+
 def _refuse_detour(r: UeRecord, i: DetourAsked) -> Result:
     return r, (Refuse("the personal VM is not here"),)
 
@@ -449,7 +459,7 @@ def _moved_while_pushing(r: UeRecord, i: Arrival) -> Result:
         return r, (set_path(r, OffloadMoved), *vain)
     r = replace(r, tunnels=tunnels)
     if r.ready != r.ue_at:
-        return r, vain
+        return r, (*vain, AwaitReady(r.token))
     r, commands = _redirect(r)
     return r, (*commands, *vain)
 
@@ -689,6 +699,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.LENDING, UeWentIdle): _idle,
     (Phase.LENDING, UeLeft): _forget,
     (Phase.LENDING, DetourAsked): _ready,
+    (Phase.LENDING, NotReady): _not_ready,
     (Phase.LENDING, MoveAsked): _push,
     (Phase.PUSHING, Halted): _halt,
     (Phase.PUSHING, MoveSucceeded): _pushed,
@@ -700,6 +711,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.PUSHING, UeWentIdle): _note_idle,
     (Phase.PUSHING, UeLeft): _note_left,
     (Phase.PUSHING, DetourAsked): _ready,
+    (Phase.PUSHING, NotReady): _not_ready,
     (Phase.PUSHING, MoveAsked): _refuse_move,
     (Phase.PARKED, UeArrived): _move,
     (Phase.PARKED, HandoverDone): _move,

@@ -34,6 +34,7 @@ from mobiscud.controller.inputs import (
     MoveRefused,
     MoveSucceeded,
     NoRoom,
+    NotReady,
     PolicyChanged,
     PvmRefused,
     PvmRunning,
@@ -56,6 +57,7 @@ from mobiscud.core.commands import (
     Announce,
     AskDetour,
     AskMove,
+    AwaitReady,
     AwaitReturn,
     Command,
     Consult,
@@ -79,6 +81,8 @@ from mobiscud.core.ue import Enb, Pdn
 
 ANSWER_S: Final = 2.0
 """How long another controller may take to answer."""
+READY_S: Final = 0.2
+"""How long the source waits for a target; eNodeBs forward downlink a little longer (TS 36.300 10.1.2.1.1, step 18)."""
 AGAIN_S: Final = 1.0
 TOGETHER: Final = 1_000
 """UEs whose paths are asked for again in one step, after a restart."""
@@ -439,6 +443,8 @@ class CloudletController:
                 self._spawn(self._tell(to, "stays", {"ue": ue, "reason": reason}), f"stays-{ue}")
             case Consult():
                 self._spawn(self._consult(ue, command), f"policy-{ue}")
+            case AwaitReady(token):
+                self._spawn(self._await_ready(ue, token), f"ready-{ue}")
             case AwaitReturn(token):
                 self._spawn(self._await_return(ue, token), f"absence-{ue}")
             case Refuse():
@@ -562,6 +568,10 @@ class CloudletController:
                 case AskAgain(after_s, reason):
                     log.debug("the PVM waits", ue=ue, reason=reason)
                     wait_s = max(after_s, AGAIN_S)
+
+    async def _await_ready(self, ue: UeKey, token: int) -> None:
+        await asyncio.sleep(READY_S)
+        self.submit(ue, NotReady(token))
 
     async def _await_return(self, ue: UeKey, token: int) -> None:
         await asyncio.sleep(self._absence_s or 0.0)

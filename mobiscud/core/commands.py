@@ -129,6 +129,13 @@ class Consult:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitReady:
+    """Feed ``NotReady(token)`` back when the cloudlet to which the UE went has had its time to prepare."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitReturn:
     """Feed ``StayedAway(token)`` back after as long as a PVM waits for its UE."""
 
@@ -161,6 +168,7 @@ Command = (
     | TellStays
     | Refuse
     | Consult
+    | AwaitReady
     | AwaitReturn
     | Announce
 )

@@ -389,8 +389,9 @@ class Site:
                     assert switch.path is not None, phases
                     assert waits_for_core(switch.path, vm_at), phases
                 else:
-                    awaits = self.at == UNCOVERED and vm_at is not None
-                    assert switch.path is None or (awaits and waits_for_core(switch.path, vm_at)), phases
+                    path = switch.path  # a VM that does not run is waited for where it is kept
+                    awaits = path is not None and waits_for_core(path, vm_at or path.pvm_at)
+                    assert path is None or (awaits and self.at == UNCOVERED), phases
 
 
 def _enb(number: int) -> Enb:

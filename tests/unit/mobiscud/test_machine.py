@@ -24,6 +24,7 @@ from mobiscud.controller.inputs import (
     MoveRefused,
     MoveSucceeded,
     NoRoom,
+    NotReady,
     PvmGone,
     PvmKept,
     PvmRefused,
@@ -43,6 +44,7 @@ from mobiscud.core.commands import (
     Announce,
     AskDetour,
     AskMove,
+    AwaitReady,
     AwaitReturn,
     Command,
     Consult,
@@ -346,11 +348,40 @@ def test_the_source_flips_when_the_ue_is_there_and_the_target_ready() -> None:
 def test_the_source_waits_for_a_target_that_is_not_ready() -> None:
     (
         serving()
-        .on(HandoverDone(C2, IP, T2))
+        .on(HandoverDone(C2, IP, T2), AwaitReady(2))
         .is_in(Phase.LENDING)
         .on(DetourAsked(C2), SetPath(path(C1, C2, T1), OffloadMoved, C2), SetPath(path(C1, C2), None, C2))
         .on(DetourAsked(C2))
+        .on(NotReady(2))
     )
+
+
+def test_a_target_that_stays_away_leaves_the_ue_to_the_core_until_it_is_back() -> None:
+    (
+        serving()
+        .on(HandoverDone(C2, IP, T2), AwaitReady(2))
+        .on(NotReady(1))
+        .on(NotReady(2), core(C1, OffloadRemoved))
+        .is_in(Phase.LENDING)
+        .on(DetourAsked(C2), SetPath(path(C1, C2), OffloadMoved, C2), SetPath(path(C1, C2), None, C2))
+    )
+    (
+        pushing()
+        .on(HandoverDone(C3, IP, T3), AbortMove(PVM), AwaitReady(3))
+        .on(NotReady(3), core(C1, OffloadRemoved))
+        .on(DetourAsked(C3), SetPath(path(C1, C3), OffloadMoved, C3), SetPath(path(C1, C3), None, C3))
+    )
+
+
+def test_what_was_heard_already_means_nothing() -> None:
+    there = pulling().on(HaltedThere(7), SetPath(path(C2, C2, T2), OffloadMoved, "local")).on(HaltedThere(7))
+    there.on(
+        MovedHere(900.0),
+        Announce(PvmMigrated, C1, C2, total_ms=900.0),
+        SetPath(path(C2, C2, T2), None, "local"),
+    )
+    there.ignores(MovedHere(900.0)).ignores(HaltedThere(7)).ignores(StaysThere("late")).is_in(Phase.SERVING)
+    lending().on(DetourAsked(C2)).on(DetourAsked(C2)).is_in(Phase.LENDING)
 
 
 def test_migration_from_the_source() -> None:
@@ -476,7 +507,7 @@ def test_a_ue_that_comes_back_elsewhere_is_found_though_that_was_heard_there_fir
         .on(UeArrived(C2, IP, T2), SetPath(path(C1, C2), OffloadMoved, C2), SetPath(path(C1, C2), None, C2))
         .is_in(Phase.LENDING)
         .on(UeWentIdle(), core(C1, OffloadRemoved))
-        .on(UeArrived(C2, IP, T2))
+        .on(UeArrived(C2, IP, T2), AwaitReady(3))
     )
 
 
@@ -484,7 +515,7 @@ def test_from_a_cell_without_cloudlet_to_another_cloudlet_the_core_serves_until_
     (
         serving()
         .on(HandoverDone(None, IP, T2), core(C1, OffloadRemoved))
-        .on(HandoverDone(C3, IP, T3))
+        .on(HandoverDone(C3, IP, T3), AwaitReady(3))
         .is_in(Phase.LENDING)
         .on(DetourAsked(C3), SetPath(path(C1, C3), OffloadMoved, C3), SetPath(path(C1, C3), None, C3))
     )
@@ -579,10 +610,11 @@ def test_a_pvm_that_is_nowhere_is_started_where_its_user_is() -> None:
 def test_a_user_who_goes_on_ends_the_migration() -> None:
     (
         pushing()
-        .on(HandoverDone(C3, IP, T3), AbortMove(PVM))
+        .on(HandoverDone(C3, IP, T3), AbortMove(PVM), AwaitReady(3))
         .on(
             MoveFailed("aborted"),
             Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
+            AwaitReady(3),
             TellStays(C2, "aborted"),
         )
         .is_in(Phase.LENDING)
@@ -778,8 +810,10 @@ def test_a_pvm_may_come_before_its_ue() -> None:
         .on(
             MovedHere(900.0),
             Announce(PvmMigrated, C1, C2, downtime_ms=1.0, total_ms=900.0),
+            AwaitReady(0),
         )
         .is_in(Phase.LENDING)
+        .on(NotReady(0))
         .on(DetourAsked(C1), SetPath(path(C2, C1, T2), OffloadMoved, C1))
         .on(HandoverDone(C2, IP, T2), SetPath(path(C2, C2, T2), OffloadMoved, "local"))
         .is_in(Phase.SERVING)
