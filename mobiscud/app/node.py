@@ -233,6 +233,7 @@ async def _controller(
 
     async def take(changed: Config) -> None:
         controller.change_policy(OffloadPolicy(changed.offload, keys.of_imsi))
+        controller.change_migration(changed.migration)
         reporter.interval_s = changed.offload.usage_interval_s
         stop = await bus.subscribe(topics.ALL_UE_STATES, lambda topic, payload: None)
         stop()  # but the broker has told all that is retained again: who is connected, and where

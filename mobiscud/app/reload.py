@@ -19,16 +19,25 @@ log = structlog.get_logger(__name__)
 
 FIXED: Final = ("mode", "gateway", "gateway_mac")
 """Keys of ``offload`` that the switch is built on."""
+FIXED_OF_MIGRATION: Final = ("absence_s",)
+"""Keys of ``migration`` that are part of each UE's record."""
 
 Take = Callable[[Config], Awaitable[None]]
 """Lets the part of a node that it belongs to work by a new configuration."""
 
 
 def needs_restart(old: Config, new: Config) -> list[str]:
-    """The keys that differ and cannot change while the node is at work: all but who and what is offloaded."""
-    sections = [name for name in Config.model_fields if name != "offload" and getattr(old, name) != getattr(new, name)]
-    keys = [f"offload.{key}" for key in FIXED if getattr(old.offload, key) != getattr(new.offload, key)]
-    return sections + keys
+    """The keys that differ and cannot change while the node is at work: all but who and what is offloaded, and when
+    personal VMs follow."""
+    changing = {"offload": FIXED, "migration": FIXED_OF_MIGRATION}
+    differing = [name for name in Config.model_fields if getattr(old, name) != getattr(new, name)]
+    keys = [
+        f"{section}.{key}"
+        for section, fixed in changing.items()
+        for key in fixed
+        if getattr(getattr(old, section), key) != getattr(getattr(new, section), key)
+    ]
+    return [name for name in differing if name not in changing] + keys
 
 
 class Reloader:
@@ -76,11 +85,13 @@ class Reloader:
         new = await asyncio.to_thread(configuration.load, self._file)
         for key in needs_restart(self._running, new):
             log.warning("changed, but in force only after a restart", key=key)
-        if new.offload == self._running.offload:
-            log.info("configuration read again: the same is offloaded")
+        old = self._running
+        if (new.offload, new.migration) == (old.offload, old.migration):
+            log.info("configuration read again: the same is offloaded, and follows as before")
             return
-        offload = new.offload.model_copy(update={key: getattr(self._running.offload, key) for key in FIXED})
-        running = self._running.model_copy(update={"offload": offload})
+        offload = new.offload.model_copy(update={key: getattr(old.offload, key) for key in FIXED})
+        migration = new.migration.model_copy(update={key: getattr(old.migration, key) for key in FIXED_OF_MIGRATION})
+        running = old.model_copy(update={"offload": offload, "migration": migration})
         if problems := list(offload.problems()):
             raise ConfigError(problems)
         if self._take is not None:

@@ -39,16 +39,20 @@ class Outlook:
 
     def __init__(self, cost: CostConfig, rtt_ms: Callable[[CloudletId, CloudletId], float] | None = None) -> None:
         """``rtt_ms``: of the way between two cloudlets, where it is known better than from the configuration."""
-        self._cost = cost
         self._rtt_ms = rtt_ms
-        self._links: Mapping[Link, LinkConfig] = {
-            frozenset(CloudletId(end) for end in link.between): link for link in cost.links
-        }
+        self.reckon_with(cost)
         self._walks: dict[UeKey, tuple[Visit, ...]] = {}
         self._moving: dict[UeKey, Link] = {}
         self._moves_on: dict[Link, int] = {}
         self._outage_ms = cost.outage_ms
         self._counts: dict[UeKey, dict[str, _Count]] = {}
+
+    def reckon_with(self, cost: CostConfig) -> None:
+        """What the configuration says of links and moves; what was heard stays."""
+        self._cost = cost
+        self._links: Mapping[Link, LinkConfig] = {
+            frozenset(CloudletId(end) for end in link.between): link for link in cost.links
+        }
 
     def arrived(self, ue: UeKey, cloudlet: CloudletId | None, now: float) -> None:
         """The UE is connected at a cell of ``cloudlet``; a new visit if it was elsewhere before."""

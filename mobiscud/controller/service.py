@@ -278,6 +278,14 @@ class CloudletController:
         for ue, record in tuple(self._records.items()):
             self._meet(ue, () if record.pdn is None else (record.pdn,))
 
+    def change_migration(self, migration: MigrationConfig) -> None:
+        """From now on PVMs follow like this; who is served over a detour is asked for anew."""
+        self._manners = Manners.from_config(migration)
+        self._outlook.reckon_with(migration.cost)
+        for ue, record in self._records.items():
+            if record.phase is Phase.DETOURED:
+                self._spawn(self._consult(ue, Consult(Moment.ARRIVED, record.token)), f"policy-{ue}")
+
     def _meet(self, ue: UeKey, pdns: Sequence[Pdn]) -> None:
         """Ask the policy for a UE, and follow it where it says other than before."""
         before, offload = self._subscribers.answer(ue), self._subscribers.ask(ue, pdns)

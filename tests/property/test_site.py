@@ -243,6 +243,12 @@ class Site:
         if self.state is not None:
             self.controllers[cloudlet].on_state(self.state)
 
+    def change(self, migration: MigrationConfig) -> None:
+        """All nodes read their files again."""
+        self._migration = migration
+        for controller in self.controllers.values():
+            controller.change_migration(migration)
+
     def _hear(self, cloudlet: CloudletId) -> Callable[[Notice], None]:
         def hear(notice: Notice) -> None:
             if isinstance(notice, PvmSuspended) and notice.migrating:
@@ -475,6 +481,24 @@ def test_a_vm_that_was_kept_is_fetched_from_where_it_is() -> None:
             await asyncio.sleep(5.0)
             site.check()
             assert [found.boot_id for found in site.fakes.running_copies(PVM.id)] == [guest.boot_id]
+
+    run(work())
+
+
+def test_a_policy_that_changes_is_in_force_for_who_is_served_over_a_detour() -> None:
+    async def work() -> None:
+        async with Site(random.Random(1), MigrationConfig(policy="stay"), 0.0) as site:
+            await site.do("attach", 1)
+            await asyncio.sleep(5.0)
+            await site.do("handover", 2)
+            await asyncio.sleep(60.0)
+            assert site.runs_at() == [CLOUDLETS[0]]
+            site.change(MigrationConfig(dwell_s=90.0))
+            await asyncio.sleep(25.0)
+            assert site.runs_at() == [CLOUDLETS[0]], "the UE has been there for 85 s"
+            await asyncio.sleep(20.0)
+            assert site.runs_at() == [CLOUDLETS[1]]
+            site.check()
 
     run(work())
 

@@ -87,4 +87,14 @@ async def test_what_cannot_change_stays_and_is_told(file: Path, reloader: Reload
 
 def test_who_and_what_needs_no_restart() -> None:
     assert needs_restart(parse(BEFORE), parse(AFTER)) == []
-    assert needs_restart(parse(BEFORE), parse(AFTER + "migration: {policy: stay}\n")) == ["migration"]
+    assert needs_restart(parse(BEFORE), parse(AFTER + "migration: {policy: stay}\n")) == []
+    assert needs_restart(parse(BEFORE), parse(BEFORE + "migration: {absence_s: 60}\n")) == ["migration.absence_s"]
+    assert needs_restart(parse(BEFORE), parse(BEFORE + "site: {name: other}\n")) == ["site"]
+
+
+async def test_when_personal_vms_follow_changes_at_once(file: Path, reloader: Reloader) -> None:
+    taken = Taken()
+    reloader.tell(taken)
+    tell(file, BEFORE + "migration: {policy: stay, absence_s: 60}\n")
+    config = await asyncio.wait_for(taken.configs.get(), 30)
+    assert (config.migration.policy, config.migration.absence_s) == ("stay", None)
