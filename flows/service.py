@@ -207,9 +207,16 @@ class CloudletSwitch:
         entries = [rule for rule in self._occupied.values() if not isinstance(rule, FlowRule)]
         return SwitchCounters(rules=self._datapath.counters(entries), datapath=self._datapath.statistics())
 
-    def usage(self) -> list[Usage]:
-        """What was carried of each bearer under each rule; after the end, for the last time."""
-        return self._datapath.usage() if self._last_usage is None else self._last_usage
+    def accounts(self) -> list[int]:
+        """The accounts of bearers and rules, by number."""
+        return self._datapath.accounts() if self._last_usage is None else [one.number for one in self._last_usage]
+
+    def usage(self, of: Iterable[int] | None = None) -> list[Usage]:
+        """What was carried on these accounts (None: all); after the end, for the last time."""
+        if self._last_usage is None:
+            return self._datapath.usage(of=of)
+        wanted = None if of is None else set(of)
+        return [one for one in self._last_usage if wanted is None or one.number in wanted]
 
     def settle(self, numbers: Iterable[int]) -> None:
         """These accounts have ended, and what they have carried is known to who needs it."""

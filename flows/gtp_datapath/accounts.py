@@ -109,10 +109,17 @@ class Accounts:
         self._next += 1
         return self._next - 1
 
-    def usage(self, *, now: float, over: bool = False) -> list[Usage]:
-        """What all have carried. One that has ended is no longer taken for new entries. ``over``: all have."""
+    def numbers(self) -> list[int]:
+        """All that there are."""
+        return list(self._about)
+
+    def usage(self, *, now: float, over: bool = False, of: Iterable[int] | None = None) -> list[Usage]:
+        """What these have carried (None: all). One that has ended is not taken for new entries. ``over``: all have."""
         found = []
-        for number, about in self._about.items():
+        for number in self._about if of is None else of:
+            about = self._about.get(number)
+            if about is None:
+                continue
             unused = self._unused.get(number)
             ended = over or (unused is not None and now - unused >= LAST_PACKET_S)
             if ended and self._open.get(about) == number:

@@ -156,9 +156,13 @@ class GtpDatapath:
         for key, value in self._maps["downlink"].items(entries.DOWNLINK_KEY.size):
             yield adopted(entries.encap_rule(key, value, accounts.rule_of), value)
 
-    def usage(self, *, over: bool = False) -> list[Usage]:
-        """What each account has carried. ``over``: nothing more will come."""
-        return self._opened_accounts().usage(now=time.monotonic(), over=over)
+    def accounts(self) -> list[int]:
+        """The accounts that there are, by number."""
+        return self._opened_accounts().numbers()
+
+    def usage(self, *, over: bool = False, of: Iterable[int] | None = None) -> list[Usage]:
+        """What these accounts have carried (None: all). ``over``: nothing more will come."""
+        return self._opened_accounts().usage(now=time.monotonic(), over=over, of=of)
 
     def settle(self, numbers: Iterable[int]) -> None:
         """Forget accounts that have ended and were read."""

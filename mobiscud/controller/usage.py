@@ -34,11 +34,23 @@ REMEMBERED: Final = 32
 """Bearers of a UE: more than it can have at once (TS 24.007 11.2.3.1.5), for those that have just gone."""
 
 
+NOTHING: Final = (Carried(), Carried())
+_Key = tuple[int, int]
+
+
+def _key(one: Usage) -> _Key:
+    """What an account is known by for ever."""
+    return one.number, one.since
+
+
 class UsagePort(Protocol):
     """The switch, as far as it counts."""
 
-    def usage(self) -> list[Usage]:
-        """What was carried of each bearer under each rule; what has ended stays until it is settled."""
+    def accounts(self) -> list[int]:
+        """The accounts of bearers and rules, by number."""
+
+    def usage(self, of: Iterable[int]) -> list[Usage]:
+        """What was carried on these accounts; one that has ended stays until it is settled."""
 
     def settle(self, numbers: Iterable[int]) -> None:
         """These have ended, and are known to who needs them."""
@@ -57,8 +69,8 @@ class UsageReports:
     def __init__(self, here: CloudletId) -> None:
         self._here = here
         self._bearers: dict[UeKey, dict[FTeid, _Bearer]] = {}
-        self._told: dict[str, UsageReported] = {}
-        self._counted: dict[str, tuple[Carried, Carried]] = {}
+        self._told: dict[_Key, UsageReported] = {}
+        self._counted: dict[_Key, tuple[Carried, Carried]] = {}
         self.totals: dict[tuple[str, str], Carried] = {}
         """What was carried since this process began, by rule and direction (``uplink``, ``downlink``)."""
 
@@ -79,22 +91,22 @@ class UsageReports:
 
     def found(self, usage: Iterable[Usage]) -> None:
         """What was there when this process began is of the totals of the one before it."""
-        self._counted = {self._record(one): (one.uplink, one.downlink) for one in usage}
+        self._counted.update((_key(one), (one.uplink, one.downlink)) for one in usage)
 
     def events(self, usage: Iterable[Usage], at: int, *, interim: bool) -> list[UsageReported]:
         """The records to be told at ``at`` (ns since the epoch): final ones, and with ``interim`` what has grown."""
         reported = []
         for one in usage:
-            record = self._record(one)
-            self._count(record, one)
             if not one.uplink.packets and not one.downlink.packets:
                 continue
-            last = self._told.get(record)
+            key = _key(one)
+            self._count(key, one)
+            last = self._told.get(key)
             if last is not None and last.status == "final":
                 continue
             grown = last is None or (last.uplink, last.downlink) != (one.uplink, one.downlink)
             if one.ended or (interim and grown):
-                event = self._told[record] = self._event(record, one, max(at, one.since, last.at if last else 0))
+                event = self._told[key] = self._event(one, max(at, one.since, last.at if last else 0))
                 reported.append(event)
         return reported
 
@@ -104,22 +116,23 @@ class UsageReports:
         for one in usage:
             if one.ended:
                 numbers.append(one.number)
-                self._told.pop(self._record(one), None)
-                self._counted.pop(self._record(one), None)
+                self._told.pop(_key(one), None)
+                self._counted.pop(_key(one), None)
         return numbers
 
-    def _record(self, one: Usage) -> str:
-        return sha256(f"{self._here}/{one.number}/{one.since}".encode()).hexdigest()[:16]
-
-    def _count(self, record: str, one: Usage) -> None:
-        before = self._counted.get(record, (Carried(), Carried()))
-        self._counted[record] = (one.uplink, one.downlink)
-        for direction, was, now in (("uplink", before[0], one.uplink), ("downlink", before[1], one.downlink)):
+    def _count(self, key: _Key, one: Usage) -> None:
+        before = self._counted.get(key, NOTHING)
+        after = (one.uplink, one.downlink)
+        if after == before:
+            return
+        self._counted[key] = after
+        for direction, was, now in zip(("uplink", "downlink"), before, after, strict=True):
             total = self.totals.get((one.about.rule, direction), Carried())
-            more = now.packets - was.packets, now.bytes - was.bytes
-            self.totals[one.about.rule, direction] = Carried(total.packets + more[0], total.bytes + more[1])
+            packets, octets = total.packets + now.packets - was.packets, total.bytes + now.bytes - was.bytes
+            self.totals[one.about.rule, direction] = Carried(packets, octets)
 
-    def _event(self, record: str, one: Usage, at: int) -> UsageReported:
+    def _event(self, one: Usage, at: int) -> UsageReported:
+        record = sha256(f"{self._here}/{one.number}/{one.since}".encode()).hexdigest()[:16]
         bearer = self._bearers.get(one.about.ue, {}).get(one.about.bearer)
         status = "final" if one.ended else "interim"
         return UsageReported(

@@ -126,8 +126,12 @@ class Port:
         self.now = list(now)
         self.settled: list[int] = []
 
-    def usage(self) -> list[Usage]:
-        return self.now
+    def accounts(self) -> list[int]:
+        return [one.number for one in self.now]
+
+    def usage(self, of: Iterable[int]) -> list[Usage]:
+        wanted = set(of)
+        return [one for one in self.now if one.number in wanted]
 
     def settle(self, numbers: Iterable[int]) -> None:
         self.settled += numbers
