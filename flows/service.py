@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter as Multiset
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -226,10 +227,8 @@ class CloudletSwitch:
     def rules_in_force(self) -> dict[str, int]:
         """How many rules of UEs there are, by kind."""
         kinds = {FlowRule: "flow", DecapRule: "uplink", EncapRule: "downlink"}
-        counted = dict.fromkeys(kinds.values(), 0)
-        for rule in self._occupied.values():
-            counted[kinds[type(rule)]] += 1
-        return counted
+        counted = Multiset(map(type, self._occupied.values()))
+        return {name: counted[kind] for kind, name in kinds.items()}
 
     def statistics(self) -> dict[str, int]:
         """Packets of the datapath program by what became of them."""

@@ -232,7 +232,7 @@ async def _controller(
         return {**told(CloudletId(cloudlet.id), controller.records), **about, "backlog": waiting}
 
     async def take(changed: Config) -> None:
-        controller.change_policy(OffloadPolicy(changed.offload, keys.of_imsi))
+        await controller.change_policy(OffloadPolicy(changed.offload, keys.of_imsi))
         controller.change_migration(changed.migration)
         reporter.interval_s = changed.offload.usage_interval_s
         stop = await bus.subscribe(topics.ALL_UE_STATES, lambda topic, payload: None)

@@ -83,6 +83,8 @@ ANSWER_S: Final = 2.0
 """How long another controller may take to answer."""
 READY_S: Final = 0.2
 """How long the source waits for a target; eNodeBs forward downlink a little longer (TS 36.300 10.1.2.1.1, step 18)."""
+MET_TOGETHER: Final = 100
+"""UEs of which a new policy is asked in one go: it takes about a millisecond."""
 AGAIN_S: Final = 1.0
 TOGETHER: Final = 1_000
 """UEs whose paths are asked for again in one step, after a restart."""
@@ -269,14 +271,15 @@ class CloudletController:
         """Whether its PVM waits for a UE that is away: not for one that has left the policy."""
         return offload is not None and self._absence_s is not None
 
-    def change_policy(self, policy: OffloadPolicy) -> None:
+    async def change_policy(self, policy: OffloadPolicy) -> None:
         """From now on this is offloaded. UEs that are known now get what differs; feed ``on_state`` for the others."""
         self._subscribers.change(policy)
-        for ue, _ in policy.named:
-            if ue not in self._records:
-                self._meet(ue, ())
-        for ue, record in tuple(self._records.items()):
-            self._meet(ue, () if record.pdn is None else (record.pdn,))
+        everyone = dict.fromkeys((*self._records, *(ue for ue, _ in policy.named)))
+        for number, ue in enumerate(everyone):
+            record = self._records.get(ue)
+            self._meet(ue, () if record is None or record.pdn is None else (record.pdn,))
+            if number % MET_TOGETHER == MET_TOGETHER - 1:
+                await asyncio.sleep(0)  # handovers do not wait for it
 
     def change_migration(self, migration: MigrationConfig) -> None:
         """From now on PVMs follow like this; who is served over a detour is asked for anew."""

@@ -154,7 +154,7 @@ async def test_other_flows_take_effect_for_who_is_connected(fakes: Fakes, contro
     [path] = paths(fakes, ALICE)
     assert path is not None
     assert path.flows == ()
-    controller.change_policy(policy(ALICE, BOB, rules=WEB))
+    await controller.change_policy(policy(ALICE, BOB, rules=WEB))
     await rest()
     _, changed = paths(fakes, ALICE)
     assert changed is not None
@@ -166,7 +166,7 @@ async def test_other_flows_take_effect_for_who_is_connected(fakes: Fakes, contro
 async def test_the_same_policy_changes_nothing(fakes: Fakes, controller: CloudletController) -> None:
     await attached(controller, ALICE, BOB)
     before = list(fakes.applied)
-    controller.change_policy(policy(ALICE, BOB))
+    await controller.change_policy(policy(ALICE, BOB))
     await rest()
     assert fakes.applied == before
 
@@ -176,7 +176,7 @@ async def test_who_leaves_the_policy_goes_by_the_core_and_nobody_else_notices(
 ) -> None:
     await attached(controller, ALICE, BOB)
     before = paths(fakes, BOB)
-    controller.change_policy(policy(BOB))
+    await controller.change_policy(policy(BOB))
     await rest()
     assert paths(fakes, ALICE)[-1] is None
     assert fakes.runs == {"p2"}
@@ -193,7 +193,7 @@ async def test_who_comes_under_the_policy_is_served_where_the_retained_state_say
         await attached(controller, ALICE, BOB)
         assert fakes.runs == {"p2"}
         before = paths(fakes, BOB)
-        controller.change_policy(policy(ALICE, BOB))
+        await controller.change_policy(policy(ALICE, BOB))
         for ue in (ALICE, BOB):
             controller.on_state(placed(ue, UeConnected))
         await rest()
@@ -204,9 +204,9 @@ async def test_who_comes_under_the_policy_is_served_where_the_retained_state_say
 
 async def test_back_under_the_policy(fakes: Fakes, controller: CloudletController) -> None:
     await attached(controller, ALICE)
-    controller.change_policy(policy(BOB))
+    await controller.change_policy(policy(BOB))
     await rest()
-    controller.change_policy(policy(ALICE, BOB))
+    await controller.change_policy(policy(ALICE, BOB))
     controller.on_state(placed(ALICE, UeConnected))
     await rest()
     assert fakes.runs == {"p1"}
@@ -248,7 +248,7 @@ async def test_another_personal_vm_waits_until_the_first_is_stopped(
 ) -> None:
     await attached(controller, ALICE)
     text = f"offload:\n  subscribers:\n{subscriber(ALICE).replace('id: p1', 'id: p9')}"
-    controller.change_policy(OffloadPolicy(parse(text).offload, lambda imsi: UeKey(Imsi(imsi))))
+    await controller.change_policy(OffloadPolicy(parse(text).offload, lambda imsi: UeKey(Imsi(imsi))))
     await rest()
     assert controller.records[ALICE].pvm.id == "p1"
     assert fakes.runs == {"p1"}
