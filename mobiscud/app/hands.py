@@ -18,7 +18,7 @@ from mobiscud.bus.requests import Requests
 from mobiscud.controller import observe
 from mobiscud.controller.commit import Memory
 from mobiscud.controller.journal import Journal
-from mobiscud.controller.service import PathPort, PvmPort, RequestPort
+from mobiscud.controller.ports import PathPort, PvmPort, RequestPort
 from mobiscud.controller.usage import UsagePort
 from mobiscud.core.config import CloudletConfig, Config, SwitchConfig
 from mobiscud.core.edge import PathSpec

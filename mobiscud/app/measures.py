@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from mobiscud.controller.ports import PathPort
 from mobiscud.controller.record import Phase
-from mobiscud.controller.service import CloudletController, PathPort
+from mobiscud.controller.service import CloudletController
 from mobiscud.controller.usage import UsageReports
 from mobiscud.core.edge import PathSpec
 from mobiscud.core.events import Event, PvmMigrated, PvmMigrationFailed

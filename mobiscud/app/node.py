@@ -202,7 +202,8 @@ async def _controller(
     from mobiscud.app.usage import UsageReporter
     from mobiscud.controller.inputs import HEARD
     from mobiscud.controller.offload_policy import OffloadPolicy
-    from mobiscud.controller.service import CloudletController, Neighbourhood
+    from mobiscud.controller.ports import Neighbourhood
+    from mobiscud.controller.service import CloudletController
     from mobiscud.controller.status import told
     from mobiscud.controller.usage import HEARD_TOO, UsageReports
 

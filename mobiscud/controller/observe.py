@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import structlog
 
+from mobiscud.controller.ports import RequestPort
 from mobiscud.controller.record import UeRecord
 from mobiscud.core.edge import PathSpec, Pvm
 from mobiscud.core.errors import AdapterError
@@ -92,8 +93,7 @@ class ObservedHypervisor:
 class ObservedLine:
     """Question and answer with the other observing controllers."""
 
-    def __init__(self, line: Any) -> None:
-        """``line``: a ``RequestPort``."""
+    def __init__(self, line: RequestPort) -> None:
         self._line = line
 
     def answer(self, name: str, answerer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> None:
@@ -107,10 +107,7 @@ class ObservedLine:
 
         :raises AdapterError: as the line's
         """
-        answer: dict[str, Any] = await self._line.ask(
-            node, PREFIX + name, body, timeout_s=timeout_s, correlation=correlation
-        )
-        return answer
+        return await self._line.ask(node, PREFIX + name, body, timeout_s=timeout_s, correlation=correlation)
 
 
 class NoMemory:

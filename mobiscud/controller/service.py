@@ -11,10 +11,10 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 import structlog
 
@@ -49,6 +49,7 @@ from mobiscud.controller.machine import step
 from mobiscud.controller.offload_policy import Offload, OffloadPolicy
 from mobiscud.controller.outlook import Outlook
 from mobiscud.controller.policy import AskAgain, Manners, Move, Stay
+from mobiscud.controller.ports import Neighbourhood, PathPort, PvmPort, RequestPort
 from mobiscud.controller.reconcile import already_known, repath, resume, standing_path
 from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.controller.subscribers import PLACING, Subscribers
@@ -92,60 +93,11 @@ TOGETHER: Final = 1_000
 log = structlog.get_logger(__name__)
 
 
-class PathPort(Protocol):
-    """The switch of the cloudlet."""
-
-    async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
-        """Make the path of the UE this one; returns the rules in force once they are confirmed."""
-
-    async def apply_all(self, paths: Mapping[UeKey, PathSpec | None]) -> Mapping[UeKey, tuple[str, ...]]:
-        """The same for many UEs at one moment, all or none of them."""
-
-
-class Moved(Protocol):
-    """What a migration came to."""
-
-    @property
-    def total_ms(self) -> float: ...
-
-
-class PvmPort(Protocol):
-    """The hypervisor of the cloudlet."""
-
-    async def start(self, pvm: Pvm) -> None: ...
-    def keeps(self, pvm: Pvm) -> bool: ...
-    async def expect(self, pvm: Pvm) -> None: ...
-    async def stop(self, pvm_id: PvmId) -> None: ...
-    async def migrate(self, pvm_id: PvmId, migration_uri: str) -> Moved: ...
-    async def abort(self, pvm_id: PvmId) -> None: ...
-    async def running(self) -> tuple[PvmId, ...]: ...
-
-
-class RequestPort(Protocol):
-    """Question and answer with other controllers."""
-
-    def answer(self, name: str, answerer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> None: ...
-    async def ask(
-        self, node: str, name: str, body: dict[str, Any], *, timeout_s: float, correlation: str | None = None
-    ) -> dict[str, Any]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Retained:
     """A place that the monitor's retained state tells: news only to a controller that was away."""
 
     place: UeArrived | UeWentIdle
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbourhood:
-    """The cloudlets of the site."""
-
-    here: CloudletId
-    cloudlet_of: Mapping[int, CloudletId]
-    """By eNB id."""
-    node_of: Mapping[CloudletId, str]
-    migration_uri_of: Mapping[CloudletId, str]
 
 
 class CloudletController:

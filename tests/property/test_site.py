@@ -24,8 +24,9 @@ from pydantic import TypeAdapter
 from migration.lifecycle import Notice, PvmResumed, PvmState, PvmSuspended
 from migration.service import PersonalVmHost
 from mobiscud.controller.offload_policy import OffloadPolicy
+from mobiscud.controller.ports import Neighbourhood
 from mobiscud.controller.record import UeRecord
-from mobiscud.controller.service import CloudletController, Neighbourhood
+from mobiscud.controller.service import CloudletController
 from mobiscud.core.config import CostConfig, MigrationConfig
 from mobiscud.core.edge import PathSpec, Pvm
 from mobiscud.core.errors import AdapterError

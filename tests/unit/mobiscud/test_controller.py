@@ -13,8 +13,9 @@ from mobiscud.bus.cloudevents import EVENT_TYPES
 from mobiscud.controller.inputs import HEARD, Tunnels, UeArrived, read
 from mobiscud.controller.offload_policy import OffloadPolicy
 from mobiscud.controller.outlook import Outlook
+from mobiscud.controller.ports import Neighbourhood
 from mobiscud.controller.record import Phase, UeRecord
-from mobiscud.controller.service import CloudletController, Neighbourhood
+from mobiscud.controller.service import CloudletController
 from mobiscud.core.config import CostConfig, MigrationConfig
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.errors import AdapterError

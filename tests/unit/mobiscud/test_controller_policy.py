@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from mobiscud.controller.offload_policy import OffloadPolicy
+from mobiscud.controller.ports import Neighbourhood
 from mobiscud.controller.record import Phase, UeRecord
-from mobiscud.controller.service import CloudletController, Neighbourhood
+from mobiscud.controller.service import CloudletController
 from mobiscud.core.config import MigrationConfig, parse
 from mobiscud.core.edge import FlowFilter, PathSpec, Pvm
 from mobiscud.core.events import Event, OffloadChanged, OffloadRemoved, PvmStopped, UeAttached, UeConnected

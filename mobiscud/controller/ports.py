@@ -1,0 +1,59 @@
+"""What a controller works with, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mobiscud.core.edge import PathSpec, Pvm
+from mobiscud.core.ids import CloudletId, PvmId, UeKey
+
+
+class PathPort(Protocol):
+    """The switch of the cloudlet."""
+
+    async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
+        """Make the path of the UE this one; returns the rules in force once they are confirmed."""
+
+    async def apply_all(self, paths: Mapping[UeKey, PathSpec | None]) -> Mapping[UeKey, tuple[str, ...]]:
+        """The same for many UEs at one moment, all or none of them."""
+
+
+class Moved(Protocol):
+    """What a migration came to."""
+
+    @property
+    def total_ms(self) -> float: ...
+
+
+class PvmPort(Protocol):
+    """The hypervisor of the cloudlet."""
+
+    async def start(self, pvm: Pvm) -> None: ...
+    def keeps(self, pvm: Pvm) -> bool: ...
+    async def expect(self, pvm: Pvm) -> None: ...
+    async def stop(self, pvm_id: PvmId) -> None: ...
+    async def migrate(self, pvm_id: PvmId, migration_uri: str) -> Moved: ...
+    async def abort(self, pvm_id: PvmId) -> None: ...
+    async def running(self) -> tuple[PvmId, ...]: ...
+
+
+class RequestPort(Protocol):
+    """Question and answer with other controllers."""
+
+    def answer(self, name: str, answerer: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> None: ...
+    async def ask(
+        self, node: str, name: str, body: dict[str, Any], *, timeout_s: float, correlation: str | None = None
+    ) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """The cloudlets of the site."""
+
+    here: CloudletId
+    cloudlet_of: Mapping[int, CloudletId]
+    """By eNB id."""
+    node_of: Mapping[CloudletId, str]
+    migration_uri_of: Mapping[CloudletId, str]
