@@ -329,7 +329,7 @@ def experiment_compare(
 
 
 @cli.command(short_help="Policies on a hundred thousand users, in virtual time.")
-@click.argument("scenario", required=False, type=FILE)
+@click.argument("scenario", required=False)
 @click.option("--ues", type=click.IntRange(1, 1_000_000), help="Users, each with a personal VM.")
 @click.option("--cloudlets", type=click.IntRange(2, 60_000), help="Cells with a cloudlet each.")
 @click.option("--hours", type=click.FloatRange(0, 8784, min_open=True))
@@ -338,7 +338,7 @@ def experiment_compare(
 @click.option("--out", type=OUT_DIRECTORY, default=Path("out/simulation"), show_default=True)
 @common
 def simulate(
-    scenario: Path | None,
+    scenario: str | None,
     out: Path,
     policies: tuple[str, ...],
     config_file: Path | None,
@@ -348,8 +348,9 @@ def simulate(
 ) -> None:
     """What migration policies bring and cost: the controller's own table and policies, in virtual time, no sockets.
 
-    Without SCENARIO: 10,000 users, 1,000 cloudlets, a day, and the four policies; options win over the file. Writes
-    results.json, policies.csv, hours.csv, and trade-off and day as SVG and PNG.
+    SCENARIO is a file, or city or trade-off, which come with MobiScud. Without: 10,000 users, 1,000 cloudlets, a day,
+    and the four policies. Options win over the file. Writes results.json, policies.csv, hours.csv, and the pictures
+    trade-off and day as SVG and PNG.
     """
     if config_file is not None:
         raise click.UsageError("a simulation has a scenario; --config does not apply")
@@ -357,7 +358,8 @@ def simulate(
     from testbed.simulation import run
     from testbed.simulation import scenario as scenarios
 
-    chosen = scenarios.load(scenario, {key: value for key, value in numbers.items() if value is not None}, policies)
+    file = None if scenario is None else scenarios.find(scenario)
+    chosen = scenarios.load(file, {key: value for key, value in numbers.items() if value is not None}, policies)
     click.echo(run.describe(run.run(chosen, out)))
 
 

@@ -112,6 +112,20 @@ class Scenario(Section):
         return self
 
 
+def find(name: str) -> Path:
+    """The file of that name, or the scenario that comes with the program.
+
+    :raises ConfigError: there is neither
+    """
+    shipped = {file.stem: file for file in Path(__file__).parent.glob("*.yaml")}
+    file = Path(name)
+    if file.is_file():
+        return file
+    if name not in shipped:
+        raise ConfigError(f"{name}: no such file, and none of {', '.join(sorted(shipped))}")
+    return shipped[name]
+
+
 def load(file: Path | None, numbers: Mapping[str, float], policies: Sequence[str] = ()) -> Scenario:
     """The scenario of a file (or the standard one), with other numbers, and only these of the standard policies.
 

@@ -256,6 +256,15 @@ def test_what_is_wrong_with_a_scenario_is_named(tmp_path: Path, text: str, probl
     assert problem in str(caught.value)
 
 
+def test_scenarios_that_come_with_the_program_are_found_by_name(tmp_path: Path) -> None:
+    assert scenarios.load(scenarios.find("city"), {}).ues == 100_000
+    assert len(scenarios.load(scenarios.find("trade-off"), {}).policies) > 10
+    (tmp_path / "mine.yaml").write_text("ues: 3\n")
+    assert scenarios.find(str(tmp_path / "mine.yaml")) == tmp_path / "mine.yaml"
+    with pytest.raises(ConfigError, match="town: no such file, and none of city, trade-off"):
+        scenarios.find("town")
+
+
 def test_measured_migrations_name_whence_they_come(tmp_path: Path) -> None:
     for guest in ("idle", "dirtying"):
         assert "load" in migrations.load(guest).source
