@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
-from flows.pipeline import CLASSIFY, CORE, DOWNLINK, LINK, NORMAL, SOURCE, UPLINK, Layout, flow_name, link_mac
+from flows.pipeline import (
+    CLASSIFY,
+    CORE,
+    DOWNLINK,
+    EXCEPTION,
+    LINK,
+    NORMAL,
+    SOURCE,
+    UPLINK,
+    Layout,
+    flow_name,
+    link_mac,
+)
 from flows.rules import (
     Action,
     AnswerArp,
@@ -61,8 +74,9 @@ def _family_rules(cookie: Cookie, ue_ip: str, pvm_ip: str, path: PathSpec, layou
     rules: list[Rule] = [flow(SOURCE, source, Goto(DOWNLINK))]
 
     up = Match(eth_type=ether_type, ip_src=to_match, ip_dst=address)
+    to_pvm = SetEthernet(layout.gateway_mac, path.pvm.mac), Output(layout.pvm_port)
     if path.pvm_at == layout.cloudlet:
-        rules.append(flow(UPLINK, up, SetEthernet(layout.gateway_mac, path.pvm.mac), Output(layout.pvm_port)))
+        rules.append(flow(UPLINK, up, *to_pvm))
         if layout.sgi_port:
             # Not by MAC alone: a frame that the network floods must not come in by two cloudlets.
             from_core = Match(layout.sgi_port, ether_type, path.pvm.mac, ip_dst=address)
@@ -72,6 +86,9 @@ def _family_rules(cookie: Cookie, ue_ip: str, pvm_ip: str, path: PathSpec, layou
                 rules.append(flow(CLASSIFY, asked, AnswerArp(address, path.pvm.mac), OutputBack()))
     else:
         rules.append(flow(UPLINK, up, *_to_peer(path.pvm_at, layout)))
+    if path.arriving_from is not None:
+        sent_on = replace(up, eth_src=link_mac(path.arriving_from))
+        rules.append(FlowRule(cookie, flow_name(UPLINK, sent_on), UPLINK, EXCEPTION, sent_on, to_pvm))
 
     down = Match(eth_type=ether_type, ip_src=address, ip_dst=to_match)
     if path.ue_at == layout.cloudlet:

@@ -60,7 +60,8 @@ def flow_name(table: TableId, match: Match) -> str:
     """How the flows of a table that are made for UEs are called."""
     if match.eth_type == EtherType.ARP:
         return "arp"
-    return FLOW_NAMES.get(table, "static") + ("6" if match.eth_type == EtherType.IPV6 else "")
+    name = "arriving" if table == UPLINK and match.eth_src else FLOW_NAMES.get(table, "static")
+    return name + ("6" if match.eth_type == EtherType.IPV6 else "")
 
 
 def link_mac(cloudlet: CloudletId) -> str:

@@ -18,6 +18,7 @@ from flows.arp import announcement
 from flows.encode import AddFlow, DeleteFlow, DeleteFound, DeleteOurs, FoundFlow, understand
 from flows.gtp_datapath.datapath import GtpDatapath, WirePorts
 from flows.gtp_datapath.entries import Counter
+from flows.keeping import Link, PacketKeeper
 from flows.next_hop import NextHop
 from flows.openflow import OpenFlowChannel, TlsFiles, connect
 from flows.path import path_rules
@@ -25,7 +26,7 @@ from flows.pipeline import Layout, link_mac, static_rules
 from flows.plan import PathPlan, diff
 from flows.rules import OURS, AnswerArp, DecapRule, EncapRule, FlowRule, Rule, Slot, ue_cookie
 from mobiscud.core.config import OffloadConfig, SwitchConfig
-from mobiscud.core.edge import PathSpec
+from mobiscud.core.edge import PathSpec, Pvm
 from mobiscud.core.errors import AdapterError, ConfigError, DecodeError, SetupError
 from mobiscud.core.ids import CloudletId, Cookie, UeKey
 from mobiscud.core.usage import Usage
@@ -86,6 +87,7 @@ class CloudletSwitch:
         self._next_hop = NextHop(self._layout)
         ports = WirePorts(switch.enb_port, switch.core_port, switch.gi_port)
         self._datapath = GtpDatapath(switch.cloudlet, ports, switch.bpffs, link_mac(self._layout.cloudlet))
+        self._packets = PacketKeeper(switch.pvm_port)
         self._installed: dict[Cookie, dict[Slot, Rule]] = {}
         self._occupied: dict[Slot, Rule] = {}
         self._lingering: dict[Slot, asyncio.TimerHandle] = {}
@@ -188,6 +190,27 @@ class CloudletSwitch:
         installed = [rule for ue in desired for rule in self._installed.get(ue_cookie(ue), {}).values()]
         await self._carry_out(diff(frozenset().union(*desired.values()), installed))
 
+    def keep_packets(self, pvm: Pvm) -> None:
+        """Keep what the personal VM is sent here, each packet for a moment: it may stop at any time.
+
+        :raises AdapterError: its port cannot be listened to
+        """
+        self._packets.keep(pvm)
+
+    def resend_packets(self, pvm: Pvm, to: CloudletId) -> int:
+        """Send what was kept once more, to where the VM goes on, and what still comes by; gives how many were kept.
+
+        :raises AdapterError: nothing can be sent, or no port leads there
+        """
+        if to not in self._layout.peers:
+            raise AdapterError(f"cloudlet {self._layout.cloudlet!r} has no link towards {to!r}")
+        link = Link(self._layout.peers[to], link_mac(self._layout.cloudlet), link_mac(to))
+        return self._packets.resend(pvm, link)
+
+    def forget_packets(self, pvm: Pvm) -> None:
+        """Keep no more of the personal VM."""
+        self._packets.forget(pvm)
+
     async def adopted(self, keep: Collection[UeKey]) -> int:
         """Remove every rule that belongs to none of these UEs, and say how many there were.
 
@@ -239,6 +262,7 @@ class CloudletSwitch:
 
         Twice is harmless.
         """
+        self._packets.close()
         async with self._changing:
             for timer in self._lingering.values():
                 timer.cancel()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, assert_never
 
+from mobiscud.core.edge import PvmState as PvmState
 from mobiscud.core.ids import PvmId
 
 
@@ -20,6 +21,10 @@ class StopReason(StrEnum):
     SAVED = "saved"
     FAILED = "failed"
     UNKNOWN = "unknown"
+
+
+UNASKED: Final = frozenset({StopReason.SHUTDOWN, StopReason.CRASHED, StopReason.FAILED, StopReason.UNKNOWN})
+"""Ends that none of our requests leads to: of itself, or missed while the hypervisor was away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +58,6 @@ class PvmStopped:
 
 
 Notice = PvmSuspended | PvmResumed | PvmStopped
-
-
-class PvmState(StrEnum):
-    """A PVM as one cloudlet's hypervisor has it."""
-
-    ABSENT = "absent"
-    RUNNING = "running"
-    SUSPENDED = "suspended"
-    """In memory, but not executing: paused, arriving, or handed over and not yet swept."""
 
 
 TRANSITIONS: Final[Mapping[tuple[PvmState, type[Notice]], PvmState]] = {

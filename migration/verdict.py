@@ -6,16 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, assert_never
 
-from migration.lifecycle import PvmState
-
-
-class MigrationMode(StrEnum):
-    """How memory gets to the other side."""
-
-    PRE_COPY = "pre_copy"
-    """Memory first, in rounds while the guest runs on, then a short stop. A failure leaves the guest at the source."""
-    POST_COPY = "post_copy"
-    """The guest first, memory after it on demand. A failure in between loses the guest."""
+from mobiscud.core.edge import MigrationMode as MigrationMode
+from mobiscud.core.edge import PvmState
 
 
 class Accelerator(StrEnum):

@@ -17,7 +17,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from flows.path import path_rules
-from flows.pipeline import CLASSIFY, Layout, core_rules, static_rules
+from flows.pipeline import CLASSIFY, Layout, core_rules, link_mac, static_rules
 from flows.plan import diff
 from flows.rules import (
     AnswerArp,
@@ -37,8 +37,8 @@ from flows.rules import (
     Tell,
 )
 from mobiscud.core.config import OffloadConfig
-from mobiscud.core.edge import FlowAction, FlowFilter, PathSpec
-from mobiscud.core.ids import TableId, UeKey
+from mobiscud.core.edge import FlowAction, FlowFilter, PathSpec, Pvm
+from mobiscud.core.ids import CloudletId, TableId, UeKey
 from testbed.switch_bench import HERE, MTU, NEXT_HOP, NEXT_HOP_MAC, PEERS, Emerged
 
 G_PDU: Final = 255
@@ -57,6 +57,8 @@ class FakeSwitch:
         self._installed: dict[UeKey, frozenset[Rule]] = {}
         self._neighbours: dict[str, tuple[str, str, int | None]] = {}
         self._counts: dict[str, int] = {}
+        self._kept: dict[str, list[bytes]] = {}
+        self._leaving: dict[str, CloudletId] = {}
 
     async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
         """As ``CloudletSwitch.apply``."""
@@ -73,6 +75,24 @@ class FakeSwitch:
                 del place[rule.slot]
         self._installed[ue] = desired
         return tuple(sorted(rule.id for rule in desired))
+
+    def keep_packets(self, pvm: Pvm) -> None:
+        """Keep what the personal VM is sent from now on; here nothing grows old."""
+        self._kept[pvm.mac] = []
+
+    async def resent(self, pvm: Pvm, to: CloudletId) -> Emerged:
+        """Send it once more, and what still comes by; where it came out, and as what."""
+        frames, self._kept[pvm.mac] = self._kept.get(pvm.mac, []), []
+        self._leaving[pvm.mac] = to
+        return [self._sent_on(Ether(frame), to) for frame in frames]
+
+    def _sent_on(self, packet: Ether, to: CloudletId) -> tuple[str, bytes]:
+        return PEERS[to], bytes(Ether(src=link_mac(HERE), dst=link_mac(to), type=packet.type) / packet.payload)
+
+    def forget_packets(self, pvm: Pvm) -> None:
+        """Keep no more of it."""
+        self._kept.pop(pvm.mac, None)
+        self._leaving.pop(pvm.mac, None)
 
     async def count(self, what: str) -> int:
         """A counter of the datapath program, by name."""
@@ -200,6 +220,10 @@ class FakeSwitch:
     def _output(self, to: str, came_by: str, packet: Ether) -> Emerged:
         if to == came_by:
             return []
+        if to == self._layout.pvm_port and packet.dst in self._leaving:
+            return [(to, bytes(packet)), self._sent_on(packet, self._leaving[packet.dst])]
+        if to == self._layout.pvm_port and packet.dst in self._kept:
+            self._kept[packet.dst].append(bytes(packet))
         return self._from_gi(packet) if to == "gi1" else [(to, bytes(packet))]
 
 

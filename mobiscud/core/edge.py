@@ -34,6 +34,24 @@ class Pvm:
     """What it is made of, by its name in the catalogue; None: what its host makes them of."""
 
 
+class PvmState(StrEnum):
+    """A PVM as one cloudlet's hypervisor has it."""
+
+    ABSENT = "absent"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    """In memory, but not executing: paused, arriving, or handed over and not yet swept."""
+
+
+class MigrationMode(StrEnum):
+    """How memory gets to the other side."""
+
+    PRE_COPY = "pre_copy"
+    """Memory first, in rounds while the guest runs on, then a short stop. A failure leaves the guest at the source."""
+    POST_COPY = "post_copy"
+    """The guest first, memory after it on demand. A failure in between loses the guest."""
+
+
 @dataclass(frozen=True, slots=True)
 class UplinkTunnel:
     """A GTP-U tunnel as its packets look on the wire towards the S-GW.
@@ -114,6 +132,10 @@ class PathSpec:
     ``ue_ipv6`` with the PVM's ``ipv6`` makes the same path for IPv6; of the UE's address the first 64 bits count.
     ``flows``: the first that a packet is of says what becomes of it, one of none stays on the wire; none named: all
     between UE and PVM are offloaded.
+
+    ``arriving_from``: the PVM is on its way here from that cloudlet. What that one sends on for the PVM is for one that
+    is about to run here, whatever ``pvm_at`` says; it waits at the PVM's port. So no packet goes to and fro between the
+    two while only one of them has heard of the guest's halt.
     """
 
     ue_ip: str
@@ -124,3 +146,4 @@ class PathSpec:
     downlink: DownlinkTunnel | None = None
     ue_ipv6: str | None = None
     flows: tuple[FlowFilter, ...] = ()
+    arriving_from: CloudletId | None = None

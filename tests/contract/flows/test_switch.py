@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import pytest
 import pytest_asyncio
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6PacketTooBig, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
@@ -52,6 +52,9 @@ class Bench(Protocol):
 
     async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]: ...
     async def count(self, what: str) -> int: ...
+    def keep_packets(self, pvm: Pvm) -> None: ...
+    def forget_packets(self, pvm: Pvm) -> None: ...
+    async def resent(self, pvm: Pvm, to: CloudletId) -> Emerged: ...
     async def emerges(self, port: str, frame: bytes, at: str | None = None) -> Emerged: ...
 
 
@@ -62,6 +65,8 @@ class RealSwitch:
         self._bench = bench
         self._ues: set[UeKey] = set()
         self.emerges = bench.emerges
+        self.keep_packets = bench.switch.keep_packets
+        self.forget_packets = bench.switch.forget_packets
 
     async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
         self._ues.add(ue)
@@ -71,6 +76,10 @@ class RealSwitch:
 
     async def count(self, what: str) -> int:
         return (await self._bench.switch.counters()).datapath[what]
+
+    async def resent(self, pvm: Pvm, to: CloudletId) -> Emerged:
+        self._bench.switch.resend_packets(pvm, to)
+        return await self._bench.so_far("isl-c2")
 
     async def clean(self) -> None:
         for ue in self._ues:
@@ -334,6 +343,72 @@ async def test_a_flip_takes_effect_when_apply_returns(bench: Bench) -> None:
         assert port == "enb"
         await bench.apply(UE, replace(LOCAL, ue_at=C2))
         assert await bench.emerges("pvm", from_pvm(TO_UE), at="isl-c2") == [("isl-c2", link(HERE, C2, hop(TO_UE)))]
+
+
+async def test_what_a_vm_was_sent_as_it_stopped_goes_after_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.keeping.KEPT_S", 60.0)
+    gone_after = ("isl-c2", link(HERE, C2, TO_PVM))
+    await bench.apply(UE, LOCAL)
+    bench.keep_packets(PVM)
+    assert await bench.emerges("enb", uplink(), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+    assert await bench.resent(PVM, C2) == [gone_after]
+    assert set(await bench.emerges("enb", uplink(), at="isl-c2")) == {("pvm", to_pvm(TO_PVM)), gone_after}
+    bench.forget_packets(PVM)
+    assert await bench.emerges("enb", uplink(), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+    assert await bench.resent(PVM, C2) == []
+
+
+async def test_a_vm_that_stays_is_sent_nothing_twice(bench: Bench) -> None:
+    await bench.apply(UE, LOCAL)
+    bench.keep_packets(PVM)
+    assert await bench.emerges("enb", uplink(), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+    bench.forget_packets(PVM)
+    assert await bench.resent(PVM, C2) == []
+    bench.forget_packets(PVM)
+
+
+async def test_what_the_source_sends_on_waits_for_the_vm_that_arrives(bench: Bench) -> None:
+    """So nothing goes to and fro between the two while only one of them knows that the guest has stopped."""
+    await bench.apply(UE, replace(LOCAL, pvm_at=C2, arriving_from=C2))
+    assert await bench.emerges("isl-c2", link(C2, HERE, TO_PVM), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+    assert await bench.emerges("enb", uplink(), at="isl-c2") == [("isl-c2", link(HERE, C2, hop(TO_PVM)))]
+    assert await bench.emerges("isl-c3", link(C3, HERE, TO_PVM), at="isl-c2") == [
+        ("isl-c2", link(HERE, C2, hop(TO_PVM)))
+    ]
+    await bench.apply(UE, replace(LOCAL, pvm_at=C2))
+    assert await bench.emerges("isl-c2", link(C2, HERE, TO_PVM), at="isl-c2") == [
+        ("isl-c2", link(HERE, C2, hop(TO_PVM)))
+    ]
+
+
+RARP: Final = 0x8035
+
+
+@pytest.mark.parametrize(
+    "announcement",
+    [
+        Ether(src=PVM.mac, dst="ff:ff:ff:ff:ff:ff", type=RARP)
+        / ARP(ptype=0x800, op=3, hwsrc=PVM.mac, psrc="0.0.0.0", hwdst=PVM.mac, pdst="0.0.0.0"),
+        Ether(src=PVM.mac, dst="ff:ff:ff:ff:ff:ff")
+        / ARP(op=1, hwsrc=PVM.mac, psrc=PVM.address, hwdst="ff:ff:ff:ff:ff:ff", pdst=PVM.address),
+        Ether(src=PVM.mac, dst="ff:ff:ff:ff:ff:ff")
+        / ARP(op=2, hwsrc=PVM.mac, psrc=PVM.address, hwdst="ff:ff:ff:ff:ff:ff", pdst=PVM.address),
+        Ether(src=PVM.mac, dst="33:33:00:00:00:01")
+        / IPv6(src=PVM.ipv6, dst="ff02::1", hlim=255)
+        / ICMPv6ND_NA(R=0, S=0, O=1, tgt=PVM.ipv6),
+    ],
+    ids=["the hypervisor's rarp", "arp question", "arp answer", "neighbour advertisement"],
+)
+@pytest.mark.parametrize("pvm_at", [HERE, C2])
+async def test_a_vm_that_announces_itself_moves_no_path(bench: Bench, announcement: Packet, pvm_at: CloudletId) -> None:
+    """Neither where it runs nor where it does not: only the controller says where its packets go."""
+    await bench.apply(UE, replace(BOTH, pvm_at=pvm_at))
+    await bench.apply(OTHER_UE, replace(LOCAL, ue_ip=OTHER_UE_IP, pvm=OTHER_PVM, uplinks=(), downlink=None))
+    where = "pvm" if pvm_at == HERE else "isl-c2"
+    before = await bench.emerges("enb", uplink(), at=where)
+    for port in ("pvm", "isl-c2", "isl-c3"):
+        assert await bench.emerges(port, bytes(announcement)) == []
+    assert await bench.emerges("enb", uplink(), at=where) == before
 
 
 async def test_the_gateway_answers_arp(bench: Bench) -> None:
