@@ -2,9 +2,10 @@
 BIN := .venv/bin
 OUT ?= out/demo
 FUZZ_SECONDS ?= 60
+SOAK_MIGRATIONS ?= 500
 FUZZ_TARGETS ?= aper s1ap nas gtpv2 frames sctp capture tracker monitor
 
-.PHONY: help setup demo check test unit compiled fuzz clean
+.PHONY: help setup demo check test unit compiled fuzz soak clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -37,6 +38,9 @@ fuzz: setup ## each decoder under coverage-guided fuzzing, FUZZ_SECONDS (60) for
 	@for target in $(FUZZ_TARGETS); do echo "== $$target"; \
 	  $(BIN)/python tests/fuzz/run.py $$target out/fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -verbosity=0 \
 	    -print_final_stats=1 || exit 1; done
+
+soak: setup ## migrations with random aborts, retargets and kills (as root), SOAK_MIGRATIONS (500): 5 to 10 s each
+	$(BIN)/python -m testbed.soak $(SOAK_MIGRATIONS) $(SOAK_ARGS)
 
 clean: ## what builds and tests leave in the checkout
 	rm -rf build out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
