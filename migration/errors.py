@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from migration.verdict import Whereabouts
-from mobiscud.core.errors import AdapterError
+from mobiscud.core.errors import AdapterError, MoveError
 
 
 class HypervisorLostError(AdapterError):
     """The connection to the hypervisor is gone: its guests may well run on."""
 
 
-class MigrationError(AdapterError):
+class MigrationError(MoveError):
     """A migration did not happen.
 
     ``whereabouts`` says what is known about the guest: unless it is ``source``, let no packet through to either side
@@ -22,3 +22,4 @@ class MigrationError(AdapterError):
         self.reason = reason
         self.whereabouts = whereabouts
         self.aborted = aborted
+        self.stayed = whereabouts is Whereabouts.SOURCE

@@ -74,8 +74,11 @@ class Hypervisor(Protocol):
     async def pause(self, pvm_id: PvmId) -> None:
         """Have the PVM stand still."""
 
-    async def resume(self, pvm_id: PvmId) -> bool:
-        """Let a PVM go on that stands still on request. Gives whether it did: one that is arriving or left does not."""
+    async def resume(self, pvm_id: PvmId, *, force: bool = False) -> bool:
+        """Let a PVM go on that stands still on request. Gives whether it did: one that is arriving or left does not.
+
+        ``force``: whyever it stands still; only where it is known to be whole, and the only one.
+        """
 
     async def destroy(self, pvm_id: PvmId) -> None:
         """End the PVM at once; an absent one is fine."""

@@ -191,12 +191,15 @@ class LibvirtHypervisor:
         """Stop the virtual processor."""
         await self._call(f"pause {pvm_id}", lambda: self._present(pvm_id).suspend())
 
-    async def resume(self, pvm_id: PvmId) -> bool:
-        """Let the virtual processor run, if it was a user of libvirt who stopped it."""
+    async def resume(self, pvm_id: PvmId, *, force: bool = False) -> bool:
+        """Let the virtual processor run, if it was a user of libvirt who stopped it, or whoever did."""
 
         def resume() -> bool:
             domain = self._present(pvm_id)
-            if domain.state() != [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]:
+            state, reason = domain.state()
+            if force and state == libvirt.VIR_DOMAIN_RUNNING:
+                return True
+            if state != libvirt.VIR_DOMAIN_PAUSED or not (force or reason == libvirt.VIR_DOMAIN_PAUSED_USER):
                 return False
             domain.resume()
             return True

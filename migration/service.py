@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface
 from types import TracebackType
@@ -57,7 +58,7 @@ class _Job:
     """A migration under way from here."""
 
     mode: MigrationMode
-    started: float
+    started: float = field(default_factory=time.monotonic)
     first_round: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     switch_asked: bool = False
     iterations: int = 0
@@ -112,6 +113,8 @@ class PersonalVmHost:
         self._states: dict[PvmId, PvmState] = {}
         self._jobs: dict[PvmId, _Job] = {}
         self._locks: dict[PvmId, asyncio.Lock] = {}
+        self._turns = asyncio.Condition()
+        self._leaving = 0
         self._lost = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -278,6 +281,14 @@ class PersonalVmHost:
         ended = await in_thread(f"fence {pvm_id}", lambda: end_by_force(pvm_id))
         log.warning("fenced", pvm=pvm_id, cloudlet=self._config.cloudlet, processes=ended)
 
+    async def let_run(self, pvm_id: PvmId) -> None:
+        """Let a whole guest run that stands still after a migration that failed; to be called when it is the only one.
+
+        :raises AdapterError: it does not
+        """
+        if not await self._hypervisor.resume(pvm_id, force=True):
+            raise AdapterError(f"{pvm_id} cannot go on")
+
     async def running(self) -> tuple[PvmId, ...]:
         """Ask the hypervisor which PVMs execute here.
 
@@ -307,6 +318,8 @@ class PersonalVmHost:
         job = self._jobs.get(pvm_id)
         if job is not None and job.can_be_undone and job.abort_accepted_at is None:
             job.called_off = True  # where it is too early, the driver tries again
+            async with self._turns:
+                self._turns.notify_all()
             if await self._hypervisor.abort(pvm_id):
                 job.abort_accepted_at = time.monotonic()
 
@@ -321,25 +334,51 @@ class PersonalVmHost:
         :raises MigrationError: it did not happen; says what is known about the guest
         """
         async with self._lock(pvm_id):
-            if await self._hypervisor.state(pvm_id) is not PvmState.RUNNING:
-                raise MigrationError(f"{pvm_id} does not run here", Whereabouts.UNKNOWN)
-            job = self._jobs[pvm_id] = _Job(self.mode, time.monotonic())
-            order = MigrationOrder(
-                pvm_id,
-                migration_uri,
-                job.mode,
-                self._config.max_downtime_ms,
-                self._config.bandwidth_mib_s,
-                self._config.shared_disks,
-            )
-            copying = asyncio.create_task(self._hypervisor.migrate(order), name=f"migrate {pvm_id}")
+            job = self._jobs[pvm_id] = _Job(self.mode)
             try:
-                return await self._drive(pvm_id, job, copying, progress)
+                async with self._turn(job):
+                    return await self._migrate(pvm_id, job, migration_uri, progress)
             finally:
-                try:
-                    await self._call_off(pvm_id, job, copying)
-                finally:
-                    del self._jobs[pvm_id]
+                del self._jobs[pvm_id]
+
+    @asynccontextmanager
+    async def _turn(self, job: _Job) -> AsyncIterator[None]:
+        """Leave when fewer do than may, unless called off before."""
+        async with self._turns:
+            await self._turns.wait_for(lambda: job.called_off or self._leaving < self._config.migrations)
+            if job.called_off:
+                raise MigrationError("called off before it began", Whereabouts.SOURCE, aborted=True)
+            self._leaving += 1
+        try:
+            yield
+        finally:
+            self._leaving -= 1
+            async with self._turns:
+                self._turns.notify_all()
+
+    async def _migrate(
+        self,
+        pvm_id: PvmId,
+        job: _Job,
+        migration_uri: str,
+        progress: Callable[[MigrationProgress], None] | None,
+    ) -> MigrationOutcome:
+        if await self._hypervisor.state(pvm_id) is not PvmState.RUNNING:
+            raise MigrationError(f"{pvm_id} does not run here", Whereabouts.UNKNOWN)
+        job.started = time.monotonic()
+        order = MigrationOrder(
+            pvm_id,
+            migration_uri,
+            job.mode,
+            self._config.max_downtime_ms,
+            self._config.bandwidth_mib_s,
+            self._config.shared_disks,
+        )
+        copying = asyncio.create_task(self._hypervisor.migrate(order), name=f"migrate {pvm_id}")
+        try:
+            return await self._drive(pvm_id, job, copying, progress)
+        finally:
+            await self._call_off(pvm_id, job, copying)
 
     async def _drive(
         self,

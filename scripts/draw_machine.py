@@ -38,9 +38,16 @@ def samples(kind: Any) -> Iterator[Any]:
     places = (HERE, THERE, ELSEWHERE)
     if kind in (inputs.UeArrived, inputs.HandoverDone, inputs.HandoverExpected):
         yield from (kind(place, "45.45.0.2", TUNNELS) for place in (*places, None))
-    elif kind in (inputs.DetourAsked, inputs.MoveAsked, inputs.PvmSeen, inputs.PvmGone, inputs.PvmKept):
+    elif kind in (
+        inputs.DetourAsked,
+        inputs.MoveAsked,
+        inputs.PvmSeen,
+        inputs.PvmGone,
+        inputs.PvmKept,
+        inputs.DoubtThere,
+    ):
         yield from (kind(place) for place in places)
-    elif kind in (inputs.MoveRefused, inputs.StaysThere, inputs.MoveFailed, inputs.PvmRefused, inputs.NoRoom):
+    elif set(kind.__slots__) == {"reason"}:
         yield kind("why")
     elif kind in (inputs.HaltedThere, inputs.MovedHere, inputs.Halted, inputs.Landed, inputs.MoveSucceeded):
         yield kind(1)

@@ -71,7 +71,8 @@ class FakeHypervisor:
     """One of a ``FakeSite``.
 
     ``reachable`` may be cleared: it then takes no guest from others, and runs on. ``loses_aborts`` may be set: it
-    then agrees to abort and goes on waiting for the end.
+    then agrees to abort and goes on waiting for the end. ``breaks``: the next migration from here fails at its
+    switch-over, and leaves these states here and there.
     """
 
     def __init__(self, site: FakeSite, facts: HypervisorFacts, with_disk: frozenset[str] = frozenset()) -> None:
@@ -87,6 +88,12 @@ class FakeHypervisor:
         self.disks: dict[PvmId, str] = {}
         self.reachable = True
         self.loses_aborts = False
+        self.breaks: tuple[PvmState, PvmState] | None = None
+
+    @property
+    def copying(self) -> int:
+        """How many copies are under way from here."""
+        return len(self._copies)
 
     async def connect(self, observer: Observer) -> HypervisorFacts:
         """Begin to tell the observer."""
@@ -138,9 +145,9 @@ class FakeHypervisor:
         self._paused.add(pvm_id)
         self._tell(PvmSuspended(pvm_id, time.time_ns(), migrating=False))
 
-    async def resume(self, pvm_id: PvmId) -> bool:
+    async def resume(self, pvm_id: PvmId, *, force: bool = False) -> bool:
         """Let it go on if it was paused."""
-        if pvm_id not in self._paused:
+        if pvm_id not in self._paused and not (force and pvm_id in self.guests):
             return False
         self._paused.discard(pvm_id)
         self.guests[pvm_id].state = PvmState.RUNNING
@@ -190,6 +197,8 @@ class FakeHypervisor:
             await self._transfer_until(copy, copy.switch if order.mode is MigrationMode.POST_COPY else None)
             self._tell_iteration(order.pvm_id, 2)
             self._hand_over(guest, target)
+            if self.breaks is not None:
+                self._break(order.pvm_id, target, *self.breaks)
         finally:
             del self._copies[order.pvm_id]
         del self.guests[order.pvm_id]
@@ -251,6 +260,22 @@ class FakeHypervisor:
         self._tell(PvmSuspended(pvm_id, time.time_ns(), migrating=True))
         target.guests[pvm_id] = guest
         target._tell(PvmResumed(pvm_id, time.time_ns(), migrated=True))
+
+    def _break(self, pvm_id: PvmId, target: FakeHypervisor, here: PvmState, there: PvmState) -> None:
+        """Leave what a failure at the switch-over may leave, and fail."""
+        self.breaks = None
+        copies = ((self, here, StopReason.FAILED), (target, there, StopReason.FAILED))
+        for hypervisor, state, reason in copies:
+            if state is PvmState.ABSENT:
+                del hypervisor.guests[pvm_id]
+                hypervisor._tell(PvmStopped(pvm_id, time.time_ns(), reason))
+                continue
+            was, hypervisor.guests[pvm_id].state = hypervisor.guests[pvm_id].state, state
+            if state is PvmState.RUNNING and was is not PvmState.RUNNING:
+                hypervisor._tell(PvmResumed(pvm_id, time.time_ns(), migrated=False))
+            elif state is PvmState.SUSPENDED and was is not PvmState.SUSPENDED:
+                hypervisor._tell(PvmSuspended(pvm_id, time.time_ns(), migrating=False))
+        raise AdapterError(f"migration of {pvm_id} broke")
 
     def _disk(self, pvm: Pvm) -> str | None:
         """Give the PVM's disk, made now if it is not there."""

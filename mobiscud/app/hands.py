@@ -18,7 +18,7 @@ from mobiscud.bus.requests import Requests
 from mobiscud.controller import observe
 from mobiscud.controller.commit import Memory
 from mobiscud.controller.journal import Journal
-from mobiscud.controller.ports import PathPort, PvmPort, RequestPort
+from mobiscud.controller.ports import PacketPort, PathPort, PvmPort, RequestPort
 from mobiscud.controller.usage import UsagePort
 from mobiscud.core.config import CloudletConfig, Config, SwitchConfig
 from mobiscud.core.edge import PathSpec
@@ -42,6 +42,7 @@ class Hands:
     journal: Memory
     publish: Publish
     adopted: Callable[[Collection[UeKey]], Awaitable[int]]
+    packets: PacketPort | None = None
     usage: UsagePort | None = None
     rules: Callable[[], Mapping[str, int]] = dict
     """How many there are, by kind."""
@@ -86,6 +87,7 @@ async def hands(
             journal,
             publish,
             at_work.adopted,
+            at_work if config.migration.switch_over == "duplicate" else None,
             at_work,
             at_work.rules_in_force,
             at_work.statistics,

@@ -197,7 +197,7 @@ async def _controller(
     config: Config, cloudlet: CloudletConfig, bus: MqttBus, keys: UeKeys, measures: Measures | None
 ) -> AsyncIterator[Take]:
     """The controller at work; what comes out lets it work by a new configuration."""
-    from migration.lifecycle import Notice, PvmResumed, PvmSuspended
+    from migration.lifecycle import UNASKED, Notice, PvmResumed, PvmStopped, PvmSuspended
     from mobiscud.app.hands import hands
     from mobiscud.app.usage import UsageReporter
     from mobiscud.controller.inputs import HEARD
@@ -212,6 +212,8 @@ async def _controller(
             controller.on_halted(notice.pvm_id, notice.at_ns)
         elif isinstance(notice, PvmResumed) and notice.migrated:
             controller.on_landed(notice.pvm_id, notice.at_ns)
+        elif isinstance(notice, PvmStopped) and notice.reason in UNASKED:
+            controller.on_crashed(notice.pvm_id, notice.reason)
 
     def on_message(topic: str, payload: bytes) -> None:
         retained = topic.endswith(f"/{topics.STATE}")
@@ -264,6 +266,7 @@ async def _controller(
             journal=ours.journal,
             inlet=bus,
             publish=ours.publish,
+            packets=ours.packets,
         )
         async with controller:
             await ours.adopted(controller.offloaded)

@@ -117,6 +117,8 @@ class PvmSeen:
     """The PVM runs in ``cloudlet``, says the controller there."""
 
     cloudlet: CloudletId
+    epoch: int = 0
+    """The ledger's; 0: not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +158,17 @@ class HaltedThere:
 
 @dataclass(frozen=True, slots=True)
 class MovedHere:
-    """The source has given the PVM away; it is ours. The migration took ``total_ms``."""
+    """The source has given the PVM away; it is ours, since ``epoch``. The migration took ``total_ms``."""
 
     total_ms: float
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtThere:
+    """The migration from ``by`` to us has ended in doubt: until it is settled, no packet may reach a copy here."""
+
+    by: CloudletId
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +229,27 @@ class MoveFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveInDoubt:
+    """The migration from here failed, and the guest may run here, there, on both sides or nowhere."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveLost:
+    """The migration from here failed, and no whole guest is left."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PvmCrashed:
+    """The guest that ran here has ended, and nobody asked for it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class MoveDue:
     """The policy, asked at ``token``, wants the PVM here now."""
 
@@ -273,12 +304,16 @@ Input = (
     | HaltedThere
     | MovedHere
     | StaysThere
+    | DoubtThere
     | PvmRunning
     | PvmRefused
     | Halted
     | Landed
     | MoveSucceeded
     | MoveFailed
+    | MoveInDoubt
+    | MoveLost
+    | PvmCrashed
     | MoveDue
     | NoRoom
     | NotReady
@@ -337,10 +372,10 @@ def read(event: UeEvent, cloudlet_of: Mapping[int, CloudletId], our_enbs: Iterab
             return UeWentIdle()
         case UeDetached():
             return UeLeft()
-        case PvmStarted(to_cloudlet=cloudlet) | PvmMigrated(to_cloudlet=cloudlet):
-            return PvmSeen(cloudlet) if cloudlet else None
-        case PvmMigrationFailed(from_cloudlet=cloudlet):
-            return PvmSeen(cloudlet) if cloudlet else None
+        case PvmStarted(to_cloudlet=cloudlet, epoch=epoch) | PvmMigrated(to_cloudlet=cloudlet, epoch=epoch):
+            return PvmSeen(cloudlet, epoch or 0) if cloudlet else None
+        case PvmMigrationFailed(from_cloudlet=cloudlet, epoch=epoch):
+            return PvmSeen(cloudlet, epoch or 0) if cloudlet else None
         case PvmStopped(to_cloudlet=cloudlet) if cloudlet:
             return PvmKept(cloudlet)
         case PvmStopped(from_cloudlet=cloudlet):

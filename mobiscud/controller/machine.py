@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from mobiscud.controller.inputs import (
     DetourAsked,
+    DoubtThere,
     Halted,
     HaltedThere,
     HandoverDone,
@@ -39,10 +40,13 @@ from mobiscud.controller.inputs import (
     MovedHere,
     MoveDue,
     MoveFailed,
+    MoveInDoubt,
+    MoveLost,
     MoveRefused,
     MoveSucceeded,
     NoRoom,
     NotReady,
+    PvmCrashed,
     PvmGone,
     PvmKept,
     PvmRefused,
@@ -64,10 +68,14 @@ from mobiscud.core.commands import (
     AwaitReturn,
     Command,
     Consult,
+    ForgetPackets,
+    KeepPackets,
     MigratePvm,
     Moment,
     Refuse,
+    ResendPackets,
     SetPath,
+    SettleMove,
     StartPvm,
     StopPvm,
     TellHalted,
@@ -96,7 +104,14 @@ Arrival = UeArrived | HandoverDone
 def step(record: UeRecord, happened: Input) -> Result | None:
     """Carry the record over one input. None: the table has no row for it, nothing changes."""
     row = TRANSITIONS.get((record.phase, type(happened)))
-    return None if row is None else row(record, happened)
+    if row is None:
+        return None
+    if isinstance(happened, PvmSeen | MovedHere):
+        record = replace(record, epoch=max(record.epoch, happened.epoch))
+    record, commands = row(record, happened)
+    if record.doubtful:  # no packet to a copy that may be the wrong one
+        commands = tuple(c for c in commands if not (isinstance(c, SetPath) and c.path is not None))
+    return record, commands
 
 
 # Where things are ------------------------------------------------------------------------------------------------
@@ -122,7 +137,7 @@ def _placed(r: UeRecord, i: Arrival) -> UeRecord:
 
 def _settle(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
     """The PVM is here for certain, and for now stays: our phase follows from where the UE is."""
-    r = replace(r, pvm_at=r.here, moving_to=None, halted_at=None, landed_at=None)
+    r = replace(r, pvm_at=r.here, moving_to=None, halted_at=None, landed_at=None, doubtful=False)
     if not r.registered:
         return _await_return(r)
     if r.ue_at is None:
@@ -135,7 +150,7 @@ def _settle(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
 
 def unsettle(r: UeRecord, announce: type[OffloadEvent] | None, *, again: bool = False) -> Result:
     """The PVM is not here: a UE that is here reaches it over the inter-cloudlet link, until it has followed."""
-    r = replace(r, ready=None, moving_to=None, halted_at=None, landed_at=None)
+    r = replace(r, ready=None, moving_to=None, halted_at=None, landed_at=None, doubtful=False)
     if r.ue_at != r.here or r.pvm_at is None:
         away = replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None, going_to=None)
         return _stand_by(away, OffloadRemoved)
@@ -236,7 +251,7 @@ def _arrive(r: UeRecord, i: Arrival) -> Result:
 
 
 def _running(r: UeRecord, i: PvmRunning) -> Result:
-    r, commands = _settle(r, OffloadActivated)
+    r, commands = _settle(replace(r, epoch=r.epoch + 1), OffloadActivated)
     return r, (Announce(PvmStarted, to_cloudlet=r.here), *commands)
 
 
@@ -281,7 +296,7 @@ def _expect(r: UeRecord, i: HandoverExpected) -> Result:
 
 def prepare(r: UeRecord) -> Result:
     """The UE may come: what it sends and what it gets then finds its way over the link."""
-    r = replace(r, phase=Phase.PREPARED)
+    r = replace(r, phase=Phase.PREPARED, doubtful=False)
     return r, (set_path(r, OffloadPrepared), AskDetour(_known(r.pvm_at)))
 
 
@@ -417,27 +432,39 @@ def _push(r: UeRecord, i: MoveAsked) -> Result:
     if i.to not in (r.ue_at, r.going_to):
         return r, (Refuse("the UE is neither there nor expected"),)
     r = replace(r, phase=Phase.PUSHING, moving_to=i.to)
-    return r, (Announce(PvmMigrating, from_cloudlet=r.here, to_cloudlet=i.to), MigratePvm(r.pvm, i.to))
+    migrating = Announce(PvmMigrating, from_cloudlet=r.here, to_cloudlet=i.to)
+    return r, (migrating, KeepPackets(r.pvm), MigratePvm(r.pvm, i.to))
 
 
 def _refuse_move(r: UeRecord, i: MoveAsked) -> Result:
     return r, (Refuse(f"not while {r.phase}"),)
 
 
+def _push_on(r: UeRecord, i: MoveAsked) -> Result:
+    """PUSHING: the one it is on its way to asks after it."""
+    return (r, ()) if i.to == r.moving_to else _refuse_move(r, i)
+
+
+def _point_to(r: UeRecord, i: MoveAsked) -> Result:
+    """AWAY: one that has gone to the asker already, who has not heard so, is its own."""
+    return (r, (TellMoved(i.to, 0.0),)) if i.to == r.pvm_at else _refuse_move(r, i)
+
+
 def _halt(r: UeRecord, i: Halted) -> Result:
-    """The switch-over: the target flips; what still reaches us for the PVM goes after it."""
+    """The switch-over: the target flips; what still reaches us for the PVM goes after it, and what reached nobody."""
     to = _known(r.moving_to)
     r = replace(r, pvm_at=to)
     if not r.registered:
-        return r, (TellHalted(to, i.at),)
-    return r, (TellHalted(to, i.at), set_path(r, None, ue_at=r.ue_at) if r.ue_at else by_core(r, None))
+        return r, (TellHalted(to, i.at), ForgetPackets(r.pvm))
+    flipped = set_path(r, None, ue_at=r.ue_at) if r.ue_at else by_core(r, None)
+    return r, (TellHalted(to, i.at), ResendPackets(r.pvm, to), flipped)
 
 
 def _pushed(r: UeRecord, i: MoveSucceeded) -> Result:
     """It is the target's now. A UE that has come back here meanwhile makes us ask for it."""
     to = _known(r.moving_to)
-    r, commands = unsettle(replace(r, pvm_at=to), OffloadActivated)
-    return r, (TellMoved(to, i.total_ms), *commands)
+    r, commands = unsettle(replace(r, pvm_at=to, epoch=r.epoch + 1), OffloadActivated)
+    return r, (TellMoved(to, i.total_ms), ForgetPackets(r.pvm), *commands)
 
 
 def _push_failed(r: UeRecord, i: MoveFailed) -> Result:
@@ -445,7 +472,32 @@ def _push_failed(r: UeRecord, i: MoveFailed) -> Result:
     to = _known(r.moving_to)
     r, commands = _settle(r, OffloadMoved)
     failed = Announce(PvmMigrationFailed, from_cloudlet=r.here, to_cloudlet=to, reason=i.reason)
-    return r, (failed, *commands, TellStays(to, i.reason))
+    return r, (ForgetPackets(r.pvm), failed, *commands, TellStays(to, i.reason))
+
+
+def _doubt(r: UeRecord, i: MoveInDoubt) -> Result:
+    """No packet to either side until it is settled who has the PVM."""
+    to = _known(r.moving_to)
+    r = replace(r, doubtful=True)
+    return r, (ForgetPackets(r.pvm), SetPath(None, OffloadRemoved), SettleMove(r.pvm, to, i.reason))
+
+
+def _lose(r: UeRecord, i: MoveLost) -> Result:
+    """Nobody has it whole: it starts anew where its user is, or when there is one."""
+    return _crash(replace(r, moving_to=None, halted_at=None, landed_at=None, doubtful=False), PvmCrashed(i.reason))
+
+
+def _crash(r: UeRecord, i: PvmCrashed) -> Result:
+    """The PVM that was here runs no longer."""
+    stopped = Announce(PvmStopped, from_cloudlet=r.here, to_cloudlet=r.here if r.keeps else None, reason=i.reason)
+    if r.registered and r.ue_at == r.here:
+        r = replace(r, phase=Phase.STARTING, pvm_at=r.here, ready=None)
+        return r, (stopped, SetPath(None, OffloadRemoved), StartPvm(r.pvm))
+    if r.keeps:
+        r = replace(r, phase=Phase.DORMANT, pvm_at=r.here, ready=None, tunnels=NO_TUNNELS, standby=())
+        return r, (stopped, SetPath(None, OffloadRemoved))
+    r, commands = unsettle(replace(r, pvm_at=None), None)
+    return r, (stopped, *commands)
 
 
 def _moved_while_pushing(r: UeRecord, i: Arrival) -> Result:
@@ -471,7 +523,8 @@ def _pull(r: UeRecord, i: MoveDue) -> Result:
     if i.token != r.token or r.going_to == r.pvm_at:  # a user on the way back needs no VM here
         return r, ()
     r = replace(r, phase=Phase.PULLING, halted_at=None, landed_at=None)
-    return r, (AskMove(_known(r.pvm_at)),)
+    prepared = (pulling_path(r, None),) if r.ue_at is not None or r.coming else ()
+    return r, (*prepared, AskMove(_known(r.pvm_at)))
 
 
 def _pull_later(r: UeRecord, i: MoveRefused | StaysThere) -> Result:
@@ -546,6 +599,13 @@ def _pulled(r: UeRecord, i: MovedHere) -> Result:
     return r, (moved, *commands)
 
 
+def _doubt_there(r: UeRecord, i: DoubtThere) -> Result:
+    """A guest that has begun to run here may be one of two: not a packet to it until the source has settled it."""
+    if i.by != r.pvm_at:
+        return r, ()
+    return replace(r, doubtful=True), (SetPath(None, OffloadRemoved),)
+
+
 # What is heard of the PVM ----------------------------------------------------------------------------------------
 
 
@@ -612,7 +672,7 @@ def _start_after_all(r: UeRecord, i: PvmGone) -> Result:
         return r, ()
     if r.ue_at != r.here:
         return unsettle(replace(r, pvm_at=None), None)
-    r = replace(r, phase=Phase.STARTING, pvm_at=r.here)
+    r = replace(r, phase=Phase.STARTING, pvm_at=r.here, doubtful=False)
     return r, (SetPath(None, OffloadRemoved), StartPvm(r.pvm))
 
 
@@ -627,7 +687,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.AWAY, PvmKept): _note_pvm,
     (Phase.AWAY, MovedHere): _pulled,
     (Phase.AWAY, DetourAsked): _refuse_detour,
-    (Phase.AWAY, MoveAsked): _refuse_move,
+    (Phase.AWAY, MoveAsked): _point_to,
     (Phase.STARTING, PvmRunning): _running,
     (Phase.STARTING, PvmRefused): _not_running,
     (Phase.STARTING, UeArrived): _note_place,
@@ -644,6 +704,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.SERVING, UeLeft): _forget,
     (Phase.SERVING, DetourAsked): _ready,
     (Phase.SERVING, MoveAsked): _push,
+    (Phase.SERVING, PvmCrashed): _crash,
     (Phase.PREPARED, UeArrived): _come,
     (Phase.PREPARED, HandoverExpected): _expect,
     (Phase.PREPARED, HandoverOrdered): _ordered,
@@ -671,12 +732,14 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.DETOURED, PvmGone): _start_after_all,
     (Phase.DETOURED, PvmKept): _kept_elsewhere,
     (Phase.DETOURED, HaltedThere): _halted_there,
+    (Phase.DETOURED, DoubtThere): _doubt_there,
     (Phase.DETOURED, Landed): _landed,
     (Phase.DETOURED, MovedHere): _pulled,
     (Phase.DETOURED, DetourAsked): _refuse_detour,
     (Phase.DETOURED, MoveAsked): _refuse_move,
     (Phase.PULLING, MoveRefused): _pull_later,
     (Phase.PULLING, StaysThere): _pull_later,
+    (Phase.PULLING, DoubtThere): _doubt_there,
     (Phase.PULLING, NoRoom): _no_room,
     (Phase.PULLING, HaltedThere): _halted_there,
     (Phase.PULLING, Landed): _landed,
@@ -701,9 +764,12 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.LENDING, DetourAsked): _ready,
     (Phase.LENDING, NotReady): _not_ready,
     (Phase.LENDING, MoveAsked): _push,
+    (Phase.LENDING, PvmCrashed): _crash,
     (Phase.PUSHING, Halted): _halt,
     (Phase.PUSHING, MoveSucceeded): _pushed,
     (Phase.PUSHING, MoveFailed): _push_failed,
+    (Phase.PUSHING, MoveInDoubt): _doubt,
+    (Phase.PUSHING, MoveLost): _lose,
     (Phase.PUSHING, UeArrived): _moved_while_pushing,
     (Phase.PUSHING, HandoverExpected): _expect_elsewhere,
     (Phase.PUSHING, HandoverDone): _moved_while_pushing,
@@ -712,12 +778,13 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.PUSHING, UeLeft): _note_left,
     (Phase.PUSHING, DetourAsked): _ready,
     (Phase.PUSHING, NotReady): _not_ready,
-    (Phase.PUSHING, MoveAsked): _refuse_move,
+    (Phase.PUSHING, MoveAsked): _push_on,
     (Phase.PARKED, UeArrived): _move,
     (Phase.PARKED, HandoverDone): _move,
     (Phase.PARKED, UeLeft): _forget,
     (Phase.PARKED, DetourAsked): _ready,
     (Phase.PARKED, MoveAsked): _refuse_move,
+    (Phase.PARKED, PvmCrashed): _crash,
     (Phase.PARKED, UeWentIdle): _idle,
     (Phase.PARKED, StayedAway): _stayed_away,
     (Phase.DORMANT, UeArrived): _wake,

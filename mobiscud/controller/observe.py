@@ -14,7 +14,7 @@ import structlog
 
 from mobiscud.controller.ports import RequestPort
 from mobiscud.controller.record import UeRecord
-from mobiscud.core.edge import PathSpec, Pvm
+from mobiscud.core.edge import MigrationMode, PathSpec, Pvm, PvmState
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.events import Event, OffloadEvent, OffloadObserved, PvmEvent, PvmObserved
 from mobiscud.core.ids import PvmId, UeKey
@@ -77,7 +77,24 @@ class ObservedHypervisor:
         """It would no longer."""
         self._running.discard(pvm_id)
 
-    async def migrate(self, pvm_id: PvmId, migration_uri: str) -> NoTime:
+    @property
+    def mode(self) -> MigrationMode:
+        """How it would leave."""
+        return MigrationMode.PRE_COPY
+
+    async def state(self, pvm_id: PvmId) -> PvmState:
+        """As it would be."""
+        return PvmState.RUNNING if pvm_id in self._running else PvmState.ABSENT
+
+    async def fence(self, pvm_id: PvmId) -> None:
+        """It would no longer run."""
+        self._running.discard(pvm_id)
+
+    async def let_run(self, pvm_id: PvmId) -> None:
+        """It would go on."""
+        self._running.add(pvm_id)
+
+    async def migrate(self, pvm_id: PvmId, migration_uri: str, *, progress: object = None) -> NoTime:
         """It would run there now."""
         self._running.discard(pvm_id)
         return NoTime()

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mobiscud.core.edge import PathSpec, Pvm
+from mobiscud.controller.settling import GuestPort
+from mobiscud.core.edge import MigrationMode, PathSpec, Pvm
 from mobiscud.core.ids import CloudletId, PvmId, UeKey
 
 
@@ -20,6 +21,19 @@ class PathPort(Protocol):
         """The same for many UEs at one moment, all or none of them."""
 
 
+class PacketPort(Protocol):
+    """What keeps the packets of a guest that may stop at any moment."""
+
+    def keep_packets(self, pvm: Pvm) -> None:
+        """Keep what the PVM is sent here, each packet for a moment."""
+
+    def resend_packets(self, pvm: Pvm, to: CloudletId) -> int:
+        """Send what was kept once more, to where the PVM goes on, and what still comes by."""
+
+    def forget_packets(self, pvm: Pvm) -> None:
+        """Keep no more."""
+
+
 class Moved(Protocol):
     """What a migration came to."""
 
@@ -27,14 +41,31 @@ class Moved(Protocol):
     def total_ms(self) -> float: ...
 
 
-class PvmPort(Protocol):
+class MigrationProgress(Protocol):
+    """How far a migration is."""
+
+    @property
+    def elapsed_ms(self) -> float: ...
+    @property
+    def iteration(self) -> int: ...
+    @property
+    def bytes_moved(self) -> int: ...
+    @property
+    def bytes_remaining(self) -> int: ...
+
+
+class PvmPort(GuestPort, Protocol):
     """The hypervisor of the cloudlet."""
 
+    @property
+    def mode(self) -> MigrationMode: ...
     async def start(self, pvm: Pvm) -> None: ...
     def keeps(self, pvm: Pvm) -> bool: ...
     async def expect(self, pvm: Pvm) -> None: ...
     async def stop(self, pvm_id: PvmId) -> None: ...
-    async def migrate(self, pvm_id: PvmId, migration_uri: str) -> Moved: ...
+    async def migrate(
+        self, pvm_id: PvmId, migration_uri: str, *, progress: Callable[[MigrationProgress], None]
+    ) -> Moved: ...
     async def abort(self, pvm_id: PvmId) -> None: ...
     async def running(self) -> tuple[PvmId, ...]: ...
 

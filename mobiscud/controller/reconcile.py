@@ -24,6 +24,8 @@ from mobiscud.core.events import OffloadChanged, PvmStopped
 
 def standing_path(r: UeRecord) -> SetPath | None:
     """The path that the switch held for this record; None: none."""
+    if r.doubtful:
+        return None
     match r.phase:
         case Phase.SERVING | Phase.PREPARED | Phase.DETOURED:
             return set_path(r, None)

@@ -55,6 +55,10 @@ class UeRecord:
     moving_to: CloudletId | None = None
     halted_at: int | None = None
     landed_at: int | None = None
+    epoch: int = 0
+    """Counts the owners of the PVM, as far as known here; with ``pvm_at`` and ``moving_to`` it is the ledger's line."""
+    doubtful: bool = False
+    """Whether it is in doubt who has the PVM: until it is settled, no path leads to it."""
     token: int = 0
     """Counts the UE's arrivals, so that an old dwell timer means nothing."""
     lingers: bool = False
@@ -103,6 +107,7 @@ def set_path(
     *,
     ue_at: CloudletId | None = None,
     pvm_at: CloudletId | None = None,
+    arriving_from: CloudletId | None = None,
 ) -> SetPath:
     """The path between a UE that is here (or at ``ue_at``) and its PVM.
 
@@ -116,7 +121,7 @@ def set_path(
     if r.expected is not None or r.standby:
         all_uplinks = (*uplinks, *(r.expected.uplinks if r.expected else ()), *r.standby)
         uplinks = tuple(dict.fromkeys(all_uplinks))
-    path = PathSpec(r.ue_ip, r.pvm, pvm_at, ue_at, uplinks, r.tunnels.downlink)
+    path = PathSpec(r.ue_ip, r.pvm, pvm_at, ue_at, uplinks, r.tunnels.downlink, arriving_from=arriving_from)
     via = pvm_at if pvm_at != r.here else ue_at if ue_at != r.here else "local"
     return SetPath(path, announce, via)
 
@@ -129,7 +134,7 @@ def pulling_path(r: UeRecord, announce: type[OffloadEvent] | None) -> SetPath:
         if r.ue_at is None:
             return by_core(r, announce, pvm_at=r.here)
         return set_path(r, announce, ue_at=r.ue_at, pvm_at=r.here)
-    return set_path(r, announce, ue_at=r.here if r.coming else r.ue_at)
+    return set_path(r, announce, ue_at=r.here if r.coming else r.ue_at, arriving_from=r.pvm_at)
 
 
 def by_core(r: UeRecord, announce: type[OffloadEvent] | None, *, pvm_at: CloudletId | None = None) -> SetPath:

@@ -22,6 +22,7 @@ from mobiscud.controller.backlog import Backlog, Inlet, Queues
 from mobiscud.controller.commit import GroupCommit, Memory
 from mobiscud.controller.inputs import (
     DetourAsked,
+    DoubtThere,
     Halted,
     HaltedThere,
     HandoverDone,
@@ -31,11 +32,14 @@ from mobiscud.controller.inputs import (
     MovedHere,
     MoveDue,
     MoveFailed,
+    MoveInDoubt,
+    MoveLost,
     MoveRefused,
     MoveSucceeded,
     NoRoom,
     NotReady,
     PolicyChanged,
+    PvmCrashed,
     PvmRefused,
     PvmRunning,
     StayedAway,
@@ -49,9 +53,10 @@ from mobiscud.controller.machine import step
 from mobiscud.controller.offload_policy import Offload, OffloadPolicy
 from mobiscud.controller.outlook import Outlook
 from mobiscud.controller.policy import AskAgain, Manners, Move, Stay
-from mobiscud.controller.ports import Neighbourhood, PathPort, PvmPort, RequestPort
+from mobiscud.controller.ports import MigrationProgress, Neighbourhood, PacketPort, PathPort, PvmPort, RequestPort
 from mobiscud.controller.reconcile import already_known, repath, resume, standing_path
 from mobiscud.controller.record import Phase, UeRecord
+from mobiscud.controller.settling import Settler
 from mobiscud.controller.subscribers import PLACING, Subscribers
 from mobiscud.core.commands import (
     AbortMove,
@@ -62,11 +67,15 @@ from mobiscud.core.commands import (
     AwaitReturn,
     Command,
     Consult,
+    ForgetPackets,
+    KeepPackets,
     MigratePvm,
     Moment,
     Refuse,
+    ResendPackets,
     ResumeMove,
     SetPath,
+    SettleMove,
     StartPvm,
     StopPvm,
     TellHalted,
@@ -75,9 +84,10 @@ from mobiscud.core.commands import (
 )
 from mobiscud.core.config import MigrationConfig
 from mobiscud.core.edge import PathSpec, Pvm
-from mobiscud.core.errors import AdapterError, MobiScudError
-from mobiscud.core.events import Event, OffloadEvent, PvmEvent, UeEvent
+from mobiscud.core.errors import AdapterError, MobiScudError, MoveError
+from mobiscud.core.events import Event, OffloadEvent, PvmEvent, PvmMigrationProgress, UeEvent
 from mobiscud.core.ids import CloudletId, PvmId, UeKey
+from mobiscud.core.ownership import Claim, Standing
 from mobiscud.core.ue import Enb, Pdn
 
 ANSWER_S: Final = 2.0
@@ -86,7 +96,12 @@ READY_S: Final = 0.2
 """How long the source waits for a target; eNodeBs forward downlink a little longer (TS 36.300 10.1.2.1.1, step 18)."""
 MET_TOGETHER: Final = 100
 """UEs of which a new policy is asked in one go: it takes about a millisecond."""
+SETTLING_ANSWER_S: Final = 10.0
+"""The same where a guest may have to be ended first, with its hypervisor or without."""
 AGAIN_S: Final = 1.0
+PROGRESS_EVERY_S: Final = 0.5
+ASK_AFTER_S: Final = 5.0
+"""How often a target asks after a PVM that was promised."""
 TOGETHER: Final = 1_000
 """UEs whose paths are asked for again in one step, after a restart."""
 
@@ -115,7 +130,9 @@ class CloudletController:
         journal: Memory,
         inlet: Inlet,
         publish: Callable[[Event], None],
+        packets: PacketPort | None = None,
     ) -> None:
+        """Make a controller that begins on entry. Without ``packets``, what a guest is sent as it stops is lost."""
         self._around = neighbourhood
         self._manners = Manners.from_config(migration)
         self._outlook = Outlook(migration.cost)
@@ -126,6 +143,8 @@ class CloudletController:
         self._commit = GroupCommit(journal)
         self._publish = publish
         self._absence_s = migration.absence_s
+        self._settler = Settler(neighbourhood.here, hypervisor, self._ask_settling)
+        self._packets = packets
         self._subscribers = Subscribers(policy)
         self._records = {ue: self._new_record(pvm) for ue, pvm in self._subscribers.known}
         self._ue_of = {record.pvm.id: ue for ue, record in self._records.items()}
@@ -143,6 +162,8 @@ class CloudletController:
         await self._resume()
         for name, reader in _REQUESTS.items():
             self._requests.answer(name, self._answerer(reader))
+        self._requests.answer("doubt", self._answer_doubt)
+        self._requests.answer("fence", self._answer_fence)
         return self
 
     async def __aexit__(
@@ -319,25 +340,54 @@ class CloudletController:
         if pvm in self._ue_of:
             self.submit(self._ue_of[pvm], Landed(at))
 
+    def on_crashed(self, pvm: PvmId, reason: str) -> None:
+        """The guest that ran here has ended, and nobody asked for it."""
+        if pvm in self._ue_of:
+            self.submit(self._ue_of[pvm], PvmCrashed(reason))
+
     def submit(self, ue: UeKey, happened: Input | PolicyChanged) -> asyncio.Future[str | None]:
         """Queue an input of one UE. The future: None when it has been dealt with, or why it was refused."""
         return self._queues.submit(ue, happened)
 
     def _answerer(self, reader: Callable[[dict[str, Any]], Input]) -> Callable[[dict[str, Any]], Any]:
         async def answer(body: dict[str, Any]) -> dict[str, Any]:
-            ue = UeKey(str(body.get("ue")))
-            if ue not in self._records:
-                raise AdapterError("no subscriber of ours")
+            ue, record = self._subscriber(body)
             try:
                 happened = reader(body)
+                epoch = int(body.get("epoch", record.epoch))
             except (KeyError, TypeError, ValueError) as error:
                 raise AdapterError("not understood") from error
+            if epoch < record.epoch:
+                log.warning("told by one who slept through a change", ue=ue, input=type(happened).__name__, epoch=epoch)
+                return {}
             refused = await self.submit(ue, happened)
             if refused is not None:
                 raise AdapterError(refused)
             return {}
 
         return answer
+
+    def _subscriber(self, body: dict[str, Any]) -> tuple[UeKey, UeRecord]:
+        ue = UeKey(str(body.get("ue")))
+        if ue not in self._records:
+            raise AdapterError("no subscriber of ours")
+        return ue, self._records[ue]
+
+    async def _answer_doubt(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Let no packet to the PVM here, then say what our hypervisor has of it; and who knows better since when."""
+        ue, record = self._subscriber(body)
+        if _epoch_of(body) < record.epoch:
+            return {"epoch": record.epoch}
+        await self.submit(ue, DoubtThere(CloudletId(str(body.get("by")))))
+        return {"epoch": record.epoch, "state": await self._hypervisor.state(record.pvm.id)}
+
+    async def _answer_fence(self, body: dict[str, Any]) -> dict[str, Any]:
+        """End the PVM here, and answer when it has ended for certain."""
+        ue, record = self._subscriber(body)
+        if _epoch_of(body) < record.epoch:
+            raise AdapterError(f"{ue}: of epoch {record.epoch} here")
+        await self._hypervisor.fence(record.pvm.id)
+        return {}
 
     # What is done ------------------------------------------------------------------------------------------------
 
@@ -394,16 +444,26 @@ class CloudletController:
                 self._spawn(self._abort(pvm), f"abort-{pvm.id}")
             case ResumeMove(pvm):
                 self._spawn(self._resume_move(ue, pvm), f"resume-{pvm.id}")
+            case SettleMove():
+                self._spawn(self._settle_move(ue, command, record.epoch), f"settle-{command.pvm.id}")
+            case KeepPackets(pvm):
+                self._keep_packets(pvm)
+            case ResendPackets(pvm, to):
+                self._resend_packets(pvm, to)
+            case ForgetPackets(pvm):
+                if self._packets is not None:
+                    self._packets.forget_packets(pvm)
             case AskDetour(of):
                 self._spawn(self._ask_detour(ue, of), f"detour-{ue}")
             case AskMove(of):
                 self._spawn(self._ask_move(ue, of), f"move-{ue}")
             case TellHalted(to, at):
-                self._spawn(self._tell(to, "halted", {"ue": ue, "at": at}), f"halted-{ue}")
+                self._spawn(self._tell(to, "halted", {"ue": ue, "at": at, "epoch": record.epoch}), f"halted-{ue}")
             case TellMoved(to, total_ms):
-                self._spawn(self._tell(to, "moved", {"ue": ue, "total_ms": total_ms}), f"moved-{ue}")
+                told = {"ue": ue, "total_ms": total_ms, "epoch": record.epoch}
+                self._spawn(self._tell(to, "moved", told), f"moved-{ue}")
             case TellStays(to, reason):
-                self._spawn(self._tell(to, "stays", {"ue": ue, "reason": reason}), f"stays-{ue}")
+                self._spawn(self._tell(to, "stays", {"ue": ue, "reason": reason, "epoch": record.epoch}), f"stays-{ue}")
             case Consult():
                 self._spawn(self._consult(ue, command), f"policy-{ue}")
             case AwaitReady(token):
@@ -427,6 +487,23 @@ class CloudletController:
             )
             self._publish(event)
 
+    def _keep_packets(self, pvm: Pvm) -> None:
+        if self._packets is not None:
+            try:
+                self._packets.keep_packets(pvm)
+            except AdapterError as error:
+                log.warning("the switch-over may lose packets", pvm=pvm.id, error=str(error))
+
+    def _resend_packets(self, pvm: Pvm, to: CloudletId) -> None:
+        if self._packets is None:
+            return
+        try:
+            count = self._packets.resend_packets(pvm, to)
+        except AdapterError as error:
+            log.warning("the switch-over loses packets", pvm=pvm.id, error=str(error))
+        else:
+            log.info("packets sent again", pvm=pvm.id, count=count)
+
     def _announce(self, ue: UeKey, record: UeRecord, what: Announce) -> None:
         event = what.event(
             at=time.time_ns(),
@@ -439,6 +516,7 @@ class CloudletController:
             downtime_ms=what.downtime_ms,
             total_ms=what.total_ms,
             reason=what.reason,
+            epoch=record.epoch,
         )
         self._publish(event)
 
@@ -455,19 +533,62 @@ class CloudletController:
         try:
             if uri is None:
                 raise AdapterError(f"cloudlets: {to} has no migration_uri")
-            moved = await self._hypervisor.migrate(pvm.id, uri)
+            moved = await self._hypervisor.migrate(pvm.id, uri, progress=self._teller(ue, pvm, to))
+        except MoveError as error:
+            self.submit(ue, MoveFailed(str(error)) if error.stayed else MoveInDoubt(str(error)))
         except MobiScudError as error:
             self.submit(ue, MoveFailed(str(error)))
         else:
             self.submit(ue, MoveSucceeded(moved.total_ms))
 
-    async def _resume_move(self, ue: UeKey, pvm: Pvm) -> None:
-        """The migration is libvirt's, and has outlived us: call it off, and see where the guest then is."""
-        await self._abort(pvm)
-        if pvm.id in await self._hypervisor.running():
-            self.submit(ue, MoveFailed("the controller restarted"))
+    def _teller(self, ue: UeKey, pvm: Pvm, to: CloudletId) -> Callable[[MigrationProgress], None]:
+        """Publishes the progress of a migration, now and then."""
+        told = asyncio.get_running_loop().time()
+
+        def tell(progress: MigrationProgress) -> None:
+            nonlocal told
+            now = asyncio.get_running_loop().time()
+            if now - told < PROGRESS_EVERY_S:
+                return
+            told = now
+            record = self._records[ue]
+            event = PvmMigrationProgress(
+                at=time.time_ns(),
+                origin=self._name_deed(),
+                ue=ue,
+                ue_ip=(record.ue_ip,) if record.ue_ip else (),
+                pvm=pvm,
+                from_cloudlet=self._around.here,
+                to_cloudlet=to,
+                total_ms=progress.elapsed_ms,
+                epoch=record.epoch,
+                iteration=progress.iteration,
+                bytes_moved=progress.bytes_moved,
+                bytes_remaining=progress.bytes_remaining,
+            )
+            self._publish(event)
+
+        return tell
+
+    async def _settle_move(self, ue: UeKey, what: SettleMove, epoch: int) -> None:
+        """End all copies but one, for certain, before traffic passes again."""
+        here = self._around.here
+        claim = Claim(here, epoch).towards(what.to, self._hypervisor.mode)
+        settlement = await self._settler.settle(ue, what.pvm, claim)
+        if settlement.standing is Standing.LOST:
+            self.submit(ue, MoveLost(what.reason))
+        elif settlement.claim.owner == here:
+            self.submit(ue, MoveFailed(what.reason))
         else:
             self.submit(ue, MoveSucceeded(0.0))
+
+    async def _ask_settling(self, cloudlet: CloudletId, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._requests.ask(self._around.node_of[cloudlet], name, body, timeout_s=SETTLING_ANSWER_S)
+
+    async def _resume_move(self, ue: UeKey, pvm: Pvm) -> None:
+        """The migration is libvirt's, and has outlived us: call it off, and have it settled where the guest then is."""
+        await self._abort(pvm)
+        self.submit(ue, MoveInDoubt("the controller restarted"))
 
     async def _abort(self, pvm: Pvm) -> None:
         try:
@@ -485,14 +606,19 @@ class CloudletController:
         return True
 
     async def _ask_move(self, ue: UeKey, of: CloudletId) -> None:
+        """Ask again while it is awaited: what the source had to tell is lost when it is restarted at that moment."""
         try:
             await self._hypervisor.expect(self._records[ue].pvm)
         except MobiScudError as error:
             log.info("the PVM cannot come", ue=ue, reason=str(error))
             self.submit(ue, NoRoom(str(error)))
             return
-        if not await self._ask(of, "move", {"ue": ue, "to": self._around.here}):
-            self.submit(ue, MoveRefused("not granted"))
+        while await self._ask(of, "move", {"ue": ue, "to": self._around.here}):
+            await asyncio.sleep(ASK_AFTER_S)
+            record = self._records[ue]
+            if record.phase is not Phase.PULLING or record.pvm_at != of:
+                return
+        self.submit(ue, MoveRefused("not granted"))
 
     async def _ask_detour(self, ue: UeKey, of: CloudletId) -> None:
         """Until it is granted, or no longer wanted."""
@@ -555,10 +681,17 @@ class CloudletController:
             log.error("task failed", task=task.get_name(), exc_info=task.exception())
 
 
+def _epoch_of(body: dict[str, Any]) -> int:
+    try:
+        return int(body["epoch"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterError("not understood") from error
+
+
 _REQUESTS: Final[Mapping[str, Callable[[dict[str, Any]], Input]]] = {
     "detour": lambda body: DetourAsked(CloudletId(str(body["by"]))),
     "move": lambda body: MoveAsked(CloudletId(str(body["to"]))),
     "halted": lambda body: HaltedThere(int(body["at"])),
-    "moved": lambda body: MovedHere(float(body["total_ms"])),
+    "moved": lambda body: MovedHere(float(body["total_ms"]), int(body.get("epoch", 0))),
     "stays": lambda body: StaysThere(str(body["reason"])),
 }

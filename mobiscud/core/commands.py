@@ -64,6 +64,37 @@ class ResumeMove:
 
 
 @dataclass(frozen=True, slots=True)
+class SettleMove:
+    """Find out who has the PVM after its migration to ``to`` ended in doubt, and end all other copies."""
+
+    pvm: Pvm
+    to: CloudletId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPackets:
+    """Keep what the personal VM is sent here, each packet for a moment: it may stop at any time."""
+
+    pvm: Pvm
+
+
+@dataclass(frozen=True, slots=True)
+class ResendPackets:
+    """The VM has stopped: send what was kept once more, to where it goes on, and what still comes by."""
+
+    pvm: Pvm
+    to: CloudletId
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetPackets:
+    """The VM goes on here: keep no more."""
+
+    pvm: Pvm
+
+
+@dataclass(frozen=True, slots=True)
 class AskDetour:
     """Tell the cloudlet that has the PVM that our rules stand: it may send us the UE's traffic when the UE is here."""
 
@@ -161,6 +192,10 @@ Command = (
     | MigratePvm
     | AbortMove
     | ResumeMove
+    | SettleMove
+    | KeepPackets
+    | ResendPackets
+    | ForgetPackets
     | AskDetour
     | AskMove
     | TellHalted

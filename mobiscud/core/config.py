@@ -220,8 +220,13 @@ class OverrideConfig(FollowConfig):
 
 
 class MigrationConfig(FollowConfig):
-    """When personal VMs follow their users."""
+    """When personal VMs follow their users, and how.
 
+    ``switch_over``: what a guest is sent as it stops is either sent once more to where it goes on, so that nothing is
+    lost and some packets arrive twice (``duplicate``), or a few are lost and none arrives twice (``flip``).
+    """
+
+    switch_over: Literal["duplicate", "flip"] = "duplicate"
     cost: CostConfig = CostConfig()
     overrides: tuple[OverrideConfig, ...] = ()
     absence_s: float | None = Field(default=None, ge=0)

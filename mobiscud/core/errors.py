@@ -29,5 +29,13 @@ class AdapterError(MobiScudError):
     """A switch, a hypervisor or the broker failed: retry, or undo."""
 
 
+class MoveError(AdapterError):
+    """A personal VM did not move. ``stayed``: it never stood still and runs where it was, so that there is no other
+    copy; without that, who has it is in doubt until both sides have been asked.
+    """
+
+    stayed: bool = False
+
+
 class SetupError(MobiScudError):
     """The machine lacks something (a privilege, a program, a device): say what, and the mend."""

@@ -293,6 +293,8 @@ class PvmEvent(UeEvent):
     downtime_ms: float | None = None
     total_ms: float | None = None
     reason: str | None = None
+    epoch: int | None = None
+    """Counts the owners of the PVM: what tells of an older one is out of date."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +309,17 @@ class PvmMigrating(PvmEvent):
     """Live migration has begun."""
 
     TYPE: ClassVar[str] = "pvm.migrating"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PvmMigrationProgress(PvmEvent):
+    """How far a live migration is: the round over the guest's memory that it is in, and what that has moved so far."""
+
+    iteration: int = 0
+    bytes_moved: int = 0
+    bytes_remaining: int = 0
+
+    TYPE: ClassVar[str] = "pvm.migration_progress"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

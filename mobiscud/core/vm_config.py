@@ -60,6 +60,9 @@ class HypervisorConfig(Section):
     image: Name | None = None
     max_downtime_ms: int = Field(default=20, ge=1, le=2_000_000)
     bandwidth_mib_s: int | None = Field(default=None, ge=1)
+    """Of each migration that leaves from here; None: all that the link carries."""
+    migrations: int = Field(default=2, ge=1)
+    """How many may leave at once; the others wait for their turn."""
     mode: Literal["auto", "pre_copy", "post_copy"] = "auto"
     on_stop: Literal["destroy", "save", "pause"] = "destroy"
     """What a stop does: end the guest; keep its memory in a file; or keep it in memory, the fastest to start again."""

@@ -88,6 +88,7 @@ class Switch:
 
     def __init__(self) -> None:
         self.path: PathSpec | None = None
+        self.kept: set[Pvm] = set()
 
     async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
         await asyncio.sleep(0.001)
@@ -96,6 +97,16 @@ class Switch:
 
     async def apply_all(self, paths: Mapping[UeKey, PathSpec | None]) -> dict[UeKey, tuple[str, ...]]:
         return {ue: await self.apply(ue, path) for ue, path in paths.items()}
+
+    def keep_packets(self, pvm: Pvm) -> None:
+        self.kept.add(pvm)
+
+    def resend_packets(self, pvm: Pvm, to: CloudletId) -> int:
+        self.forget_packets(pvm)
+        return 0
+
+    def forget_packets(self, pvm: Pvm) -> None:
+        self.kept.discard(pvm)
 
 
 class Memory:
@@ -217,6 +228,7 @@ class Site:
 
     async def _start(self, cloudlet: CloudletId) -> None:
         self.lines[cloudlet].answerers.clear()
+        self.switches[cloudlet].kept.clear()  # what a process remembers ends with it
         controller = self.controllers[cloudlet] = CloudletController(
             Neighbourhood(
                 here=cloudlet,
@@ -232,6 +244,7 @@ class Site:
             journal=self._memories[cloudlet],
             inlet=Inlet(),
             publish=self.publish,
+            packets=self.switches[cloudlet],
         )
         await controller.__aenter__()
         if UE not in controller.offloaded:
@@ -311,6 +324,9 @@ class Site:
             case "cancel" if self._coming is not None:
                 self.publish(HandoverCancelled(**self._handover(self._coming)))
                 self._coming = None
+            case "break":
+                for hypervisor in self.fakes.hypervisors.values():
+                    hypervisor.breaks = LEFT[enb - 1]
             case "restart":
                 await self.restart(CLOUDLETS[enb % len(CLOUDLETS)])
             case "handover" if self.at is not None and self._coming is None:
@@ -377,6 +393,7 @@ class Site:
     def check(self) -> None:
         """At rest, all is where it belongs."""
         phases = {c: self.controllers[c].records[UE] for c in CLOUDLETS}
+        assert not any(switch.kept for switch in self.switches.values()), phases
         if not self.attached:
             assert self.runs_at() == [], phases
         elif self.at is not None and self.at != UNCOVERED:
@@ -418,7 +435,15 @@ DEEDS = (
     "complete",
     "cancel",
     "restart",
+    "break",
 )
+LEFT = (
+    (PvmState.RUNNING, PvmState.RUNNING),
+    (PvmState.RUNNING, PvmState.ABSENT),
+    (PvmState.ABSENT, PvmState.RUNNING),
+    (PvmState.SUSPENDED, PvmState.SUSPENDED),
+)
+"""What a migration that breaks at its switch-over may leave at source and target."""
 steps = st.tuples(st.sampled_from(DEEDS), st.integers(1, UNCOVERED), st.sampled_from((0.0, 0.003, 0.05, 0.4, 5.0)))
 
 
@@ -502,6 +527,11 @@ def test_a_policy_that_changes_is_in_force_for_who_is_served_over_a_detour() -> 
             site.check()
 
     run(work())
+
+
+def test_a_source_that_dies_before_it_tells_that_the_vm_stays_is_asked() -> None:
+    way = [("handover", 2, 0.003), ("handover", 1, 0.0), ("handover", 4, 0.003), ("restart", 3, 0.0)]
+    run(walk([("attach", 1, 1.0), *way], 0, MigrationConfig()))
 
 
 def test_the_walk_of_the_paper() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,18 @@ import pytest
 from migration.errors import MigrationError
 from migration.fencing import end_by_force
 from migration.lifecycle import PvmResumed, PvmState
-from migration.ownership import Claim, Settlement, Standing, Statement, settle
 from migration.verdict import MigrationMode, MigrationProgress
+from mobiscud.controller.settling import Settler
 from mobiscud.core.edge import Pvm
 from mobiscud.core.errors import AdapterError
-from mobiscud.core.ids import CloudletId, PvmId
+from mobiscud.core.ids import CloudletId, PvmId, UeKey
+from mobiscud.core.ownership import Claim, Settlement, Standing, Statement
+from testbed import netns
 
 pytestmark = pytest.mark.system
 
 PVM = Pvm(PvmId("pvm-1"), "10.91.0.50", "52:54:00:00:00:32")
+UE = UeKey("ue-0000000000000001")
 CLAIM = Claim(CloudletId("c1")).towards(CloudletId("c2"), MigrationMode.PRE_COPY)
 SLOW = {"mode": "pre_copy", "bandwidth_mib_s": 1}
 ANSWER_S = 2.0
@@ -42,19 +46,40 @@ async def ask(cloudlet: Any) -> Statement:
         return None
 
 
-async def settled(site: Any) -> Settlement:
-    """Ask all, decide, and end the losers' processes as their own hosts would."""
-    said = {
-        CloudletId(host.name): await ask(cloudlet) for host, cloudlet in zip(site.hosts, site.cloudlets, strict=True)
-    }
-    settlement = settle(CLAIM, said)
-    for host, cloudlet in zip(site.hosts, site.cloudlets, strict=True):
-        if host.name in settlement.destroy:
-            if said[host.name] is None:
-                await asyncio.to_thread(end_by_force, PVM.id, network_of(host))
-            else:
-                await cloudlet.vms.fence(PVM.id)
-    return settlement
+@dataclass(frozen=True)
+class Controller:
+    """A host's controller, as far as a settlement concerns it."""
+
+    host: Any
+    cloudlet: Any
+
+    async def state(self, pvm_id: PvmId) -> PvmState:
+        statement = await ask(self.cloudlet)
+        if statement is None:
+            raise AdapterError("the hypervisor is silent")
+        return statement
+
+    async def fence(self, pvm_id: PvmId) -> None:
+        if await ask(self.cloudlet) is None:
+            await asyncio.to_thread(end_by_force, pvm_id, network_of(self.host))
+        else:
+            await self.cloudlet.vms.fence(pvm_id)
+
+    async def let_run(self, pvm_id: PvmId) -> None:
+        await self.cloudlet.vms.let_run(pvm_id)
+
+
+async def settled(site: Any) -> Settlement | None:
+    """Have the source's controller ask and act once; None where it stays in doubt."""
+    here, there = (Controller(host, cloudlet) for host, cloudlet in zip(site.hosts, site.cloudlets, strict=True))
+
+    async def question(_: CloudletId, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        if name == "fence":
+            await there.fence(PVM.id)
+            return {}
+        return {"epoch": CLAIM.epoch, "state": await there.state(PVM.id)}
+
+    return await Settler(CloudletId("c1"), here, question).attempt(UE, PVM, CLAIM)
 
 
 def network_of(host: Any) -> Path:
@@ -117,15 +142,77 @@ async def test_a_daemon_that_dies_as_the_guest_resumes_leaves_no_second_copy(
         await eventually(arrives)
         await site.hosts[1].kill_daemon()
         await asyncio.gather(moving, return_exceptions=True)
-        if (await settled(site)).standing is Standing.WAITING:  # the source has let go, and the heir is silent
+        if await settled(site) is None:  # the source has let go, and the heir is silent
             await site.hosts[1].start_daemon()
 
         async def found() -> bool:
-            return (await settled(site)).standing is Standing.SETTLED
+            settlement = await settled(site)
+            return settlement is not None and settlement.standing is Standing.SETTLED
 
         await eventually(found)
         assert sum(len(processes(host)) for host in site.hosts) == 1
         assert await site.boot_id(PVM) == boot_id
+
+
+async def test_a_source_whose_daemon_dies_keeps_the_guest_and_says_so_when_it_is_back(
+    open_real_site: OpenSite, eventually: Eventually
+) -> None:
+    async with open_real_site(2, **SLOW) as site:
+        await site.cloudlets[0].vms.start(PVM)
+        boot_id = await site.boot_id(PVM)
+        moving = await migrating(site)
+        await site.hosts[0].kill_daemon()
+        with pytest.raises(MigrationError) as caught:
+            await moving
+        assert not caught.value.stayed  # nobody can know
+
+        async def alone() -> bool:
+            return processes(site.hosts[1]) == []
+
+        await eventually(alone)
+        assert await settled(site) is None
+        await site.hosts[0].start_daemon()
+
+        async def found() -> bool:
+            settlement = await settled(site)
+            return settlement is not None and settlement.claim == CLAIM.stays()
+
+        await eventually(found)
+        assert [len(processes(host)) for host in site.hosts] == [1, 0]
+        assert await site.boot_id(PVM) == boot_id
+
+
+async def test_a_target_whose_process_dies_leaves_the_guest_at_the_source(open_real_site: OpenSite) -> None:
+    async with open_real_site(2, **SLOW) as site:
+        await site.cloudlets[0].vms.start(PVM)
+        boot_id = await site.boot_id(PVM)
+        moving = await migrating(site)
+        (process,) = processes(site.hosts[1])
+        os.kill(process, signal.SIGKILL)
+        with pytest.raises(MigrationError) as caught:
+            await moving
+        assert caught.value.stayed
+        assert [len(processes(host)) for host in site.hosts] == [1, 0]
+        assert await site.boot_id(PVM) == boot_id
+
+
+async def test_a_link_that_is_cut_leaves_the_guest_at_the_source(
+    open_real_site: OpenSite, eventually: Eventually
+) -> None:
+    async with open_real_site(2, **SLOW) as site:
+        await site.cloudlets[0].vms.start(PVM)
+        boot_id = await site.boot_id(PVM)
+        moving = await migrating(site)
+        await netns.ip_batch(["link set mgmt down"], site.hosts[1].netns)
+        with pytest.raises(MigrationError) as caught:
+            await moving
+        assert caught.value.stayed
+        assert await site.boot_id(PVM) == boot_id
+
+        async def swept() -> bool:
+            return processes(site.hosts[1]) == []
+
+        await eventually(swept)
 
 
 async def test_a_guest_whose_process_dies_at_the_source_is_lost_and_can_start_anew(
@@ -142,7 +229,8 @@ async def test_a_guest_whose_process_dies_at_the_source_is_lost_and_can_start_an
             await moving
 
         async def lost() -> bool:
-            return (await settled(site)).standing is Standing.LOST
+            settlement = await settled(site)
+            return settlement is not None and settlement.standing is Standing.LOST
 
         await eventually(lost)
         assert [len(processes(host)) for host in site.hosts] == [0, 0]
@@ -172,7 +260,7 @@ async def test_a_source_host_that_dies_leaves_no_half_of_a_guest(
         await site.hosts[0].crash()
         with pytest.raises(MigrationError):
             await moving
-        assert (await settled(site)).standing is Standing.WAITING
+        assert await settled(site) is None
 
         async def swept() -> bool:
             return processes(site.hosts[1]) == []

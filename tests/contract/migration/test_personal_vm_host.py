@@ -197,6 +197,29 @@ async def test_an_aborted_migration_leaves_the_pvm_at_the_source(open_site: Open
         assert await site.boot_id(PVM) == boot_id
 
 
+async def test_a_user_who_moves_on_is_followed_at_once_and_home_without_a_copy_left(open_site: OpenSite) -> None:
+    async with open_site(3, **SLOW) as site:
+        here, there, beyond = site.cloudlets
+        await here.vms.start(PVM)
+        boot_id = await site.boot_id(PVM)
+        for target in (there, beyond, there):
+            is_copying = asyncio.Event()
+
+            def watch(sample: MigrationProgress, seen: asyncio.Event = is_copying) -> None:
+                if sample.iteration:
+                    seen.set()
+
+            moving = asyncio.create_task(here.vms.migrate(PVM.id, target.migration_uri, progress=watch))
+            await is_copying.wait()
+            await here.vms.abort(PVM.id)
+            with pytest.raises(MigrationError) as caught:
+                await moving
+            assert caught.value.stayed
+            assert [await cloudlet.vms.running() for cloudlet in site.cloudlets] == [(PVM.id,), (), ()]
+        assert here.heard(PvmSuspended) == []
+        assert await site.boot_id(PVM) == boot_id
+
+
 async def test_an_abort_that_comes_too_early_is_not_forgotten(open_site: OpenSite, eventually: Eventually) -> None:
     async with open_site(2, **SLOW) as site:
         here, there = site.cloudlets

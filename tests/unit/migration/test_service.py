@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,30 @@ async def test_an_abort_that_the_hypervisor_loses_holds_nobody_up(monkeypatch: p
             await vms.migrate(PVM.id, "c2")
         assert caught.value.whereabouts is Whereabouts.SOURCE
         assert await vms.running() == (PVM.id,)
+
+
+async def test_no_more_leave_at_once_than_may() -> None:
+    site = FakeSite()
+    source, target = site.add("c1"), site.add("c2")
+    pvms = [replace(PVM, id=PvmId(f"pvm-{number}")) for number in range(4)]
+    async with host(source, [], migrations=2, bandwidth_mib_s=1000) as vms:
+        for pvm in pvms:
+            await vms.start(pvm)
+        moving = [asyncio.create_task(vms.migrate(pvm.id, "c2")) for pvm in pvms]
+        await asyncio.sleep(0)
+        assert all(vms.is_migrating(pvm.id) for pvm in pvms)
+        await vms.abort(pvms[3].id)  # it waits for its turn still
+        with pytest.raises(MigrationError, match="before it began") as caught:
+            await moving[3]
+        assert caught.value.stayed
+        assert caught.value.aborted
+        most = 0
+        while not all(task.done() for task in moving):
+            most = max(most, source.copying)
+            await asyncio.wait(moving, timeout=0.001)
+        assert most == 2
+    assert sorted(target.guests) == [pvm.id for pvm in pvms[:3]]
+    assert sorted(source.guests) == [pvms[3].id]
 
 
 async def test_a_pvm_that_stands_still_is_not_started_over() -> None:

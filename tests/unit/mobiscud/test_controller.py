@@ -17,7 +17,7 @@ from mobiscud.controller.ports import Neighbourhood
 from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.controller.service import CloudletController
 from mobiscud.core.config import CostConfig, MigrationConfig
-from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
+from mobiscud.core.edge import DownlinkTunnel, MigrationMode, PathSpec, Pvm, PvmState, UplinkTunnel
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.events import Event, HandoverCompleted, OffloadMoved, UeConnected, UeEvent
 from mobiscud.core.ids import CloudletId, EnbId, ERabId, FTeid, PvmId, Teid, UeKey
@@ -74,6 +74,19 @@ class Parts:
 
     def put(self, records: Mapping[UeKey, UeRecord]) -> None:
         self.records |= records
+
+    @property
+    def mode(self) -> MigrationMode:
+        return MigrationMode.PRE_COPY
+
+    async def state(self, pvm_id: PvmId) -> PvmState:
+        raise NotImplementedError
+
+    async def fence(self, pvm_id: PvmId) -> None:
+        raise NotImplementedError
+
+    async def let_run(self, pvm_id: PvmId) -> None:
+        raise NotImplementedError
 
     def keeps(self, pvm: Pvm) -> bool:
         return False

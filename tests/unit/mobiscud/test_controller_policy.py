@@ -14,7 +14,7 @@ from mobiscud.controller.ports import Neighbourhood
 from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.controller.service import CloudletController
 from mobiscud.core.config import MigrationConfig, parse
-from mobiscud.core.edge import FlowFilter, PathSpec, Pvm
+from mobiscud.core.edge import FlowFilter, MigrationMode, PathSpec, Pvm, PvmState
 from mobiscud.core.events import Event, OffloadChanged, OffloadRemoved, PvmStopped, UeAttached, UeConnected
 from mobiscud.core.ids import CloudletId, EnbId, ERabId, FTeid, Imsi, PvmId, Teid, UeKey
 from mobiscud.core.ue import BearerContext, Enb, Pdn
@@ -48,6 +48,19 @@ class Fakes:
     async def start(self, pvm: Pvm) -> None:
         self.runs.add(pvm.id)
 
+    @property
+    def mode(self) -> MigrationMode:
+        return MigrationMode.PRE_COPY
+
+    async def state(self, pvm_id: PvmId) -> PvmState:
+        raise NotImplementedError
+
+    async def fence(self, pvm_id: PvmId) -> None:
+        raise NotImplementedError
+
+    async def let_run(self, pvm_id: PvmId) -> None:
+        raise NotImplementedError
+
     def keeps(self, pvm: Pvm) -> bool:
         return False
 
@@ -56,7 +69,7 @@ class Fakes:
     async def stop(self, pvm_id: PvmId) -> None:
         self.runs.discard(pvm_id)
 
-    async def migrate(self, pvm_id: PvmId, migration_uri: str) -> Any:
+    async def migrate(self, pvm_id: PvmId, migration_uri: str, *, progress: Any = None) -> Any:
         raise NotImplementedError
 
     async def abort(self, pvm_id: PvmId) -> None: ...

@@ -9,6 +9,7 @@ import pytest
 
 from mobiscud.controller.inputs import (
     DetourAsked,
+    DoubtThere,
     Halted,
     HaltedThere,
     HandoverDone,
@@ -21,10 +22,13 @@ from mobiscud.controller.inputs import (
     MovedHere,
     MoveDue,
     MoveFailed,
+    MoveInDoubt,
+    MoveLost,
     MoveRefused,
     MoveSucceeded,
     NoRoom,
     NotReady,
+    PvmCrashed,
     PvmGone,
     PvmKept,
     PvmRefused,
@@ -48,10 +52,14 @@ from mobiscud.core.commands import (
     AwaitReturn,
     Command,
     Consult,
+    ForgetPackets,
+    KeepPackets,
     MigratePvm,
     Moment,
     Refuse,
+    ResendPackets,
     SetPath,
+    SettleMove,
     StartPvm,
     StopPvm,
     TellHalted,
@@ -85,10 +93,19 @@ def tunnels(enb: int) -> Tunnels:
 
 
 T1, T2, T3 = tunnels(1), tunnels(2), tunnels(3)
+MIGRATING = Announce(PvmMigrating, from_cloudlet=C1, to_cloudlet=C2)
 
 
 def path(pvm_at: CloudletId, ue_at: CloudletId, via: Tunnels = Tunnels()) -> PathSpec:  # noqa: B008  # frozen
     return PathSpec(IP, PVM, pvm_at, ue_at, via.uplinks, via.downlink)
+
+
+def arriving(source: CloudletId, here: CloudletId, via: Tunnels) -> PathSpec:
+    """The path at ``here`` while the PVM is on its way there."""
+    return replace(path(source, here, via), arriving_from=source)
+
+
+ARRIVING = SetPath(arriving(C1, C2, T2), None, C1)
 
 
 class Playbook:
@@ -168,15 +185,11 @@ def lending() -> Playbook:
 
 
 def pushing() -> Playbook:
-    return (
-        lending()
-        .on(MoveAsked(C2), Announce(PvmMigrating, from_cloudlet=C1, to_cloudlet=C2), MigratePvm(PVM, C2))
-        .is_in(Phase.PUSHING)
-    )
+    return lending().on(MoveAsked(C2), MIGRATING, KeepPackets(PVM), MigratePvm(PVM, C2)).is_in(Phase.PUSHING)
 
 
 def pulling() -> Playbook:
-    return detoured().on(MoveDue(1), AskMove(C1)).is_in(Phase.PULLING)
+    return detoured().on(MoveDue(1), ARRIVING, AskMove(C1)).is_in(Phase.PULLING)
 
 
 def test_attach_starts_the_pvm_and_then_the_path() -> None:
@@ -275,7 +288,12 @@ def test_a_kept_pvm_of_a_ue_that_is_back_elsewhere_goes_on_where_it_is() -> None
             SetPath(path(C1, C2), None, C2),
         )
         .is_in(Phase.LENDING)
-        .on(MoveAsked(C2), Announce(PvmMigrating, from_cloudlet=C1, to_cloudlet=C2), MigratePvm(PVM, C2))
+        .on(
+            MoveAsked(C2),
+            Announce(PvmMigrating, from_cloudlet=C1, to_cloudlet=C2),
+            KeepPackets(PVM),
+            MigratePvm(PVM, C2),
+        )
     )
 
 
@@ -321,9 +339,9 @@ def test_a_pvm_that_does_not_fit_is_not_asked_for_and_that_is_told_once() -> Non
         pulling()
         .on(NoRoom("full"), *detour, failed)
         .is_in(Phase.DETOURED)
-        .on(MoveDue(1), AskMove(C1))
+        .on(MoveDue(1), ARRIVING, AskMove(C1))
         .on(NoRoom("full"), *detour)
-        .on(MoveDue(1), AskMove(C1))
+        .on(MoveDue(1), ARRIVING, AskMove(C1))
         .on(NoRoom("no libvirt"), *detour, replace(failed, reason="no libvirt"))
     )
 
@@ -387,8 +405,8 @@ def test_what_was_heard_already_means_nothing() -> None:
 def test_migration_from_the_source() -> None:
     (
         pushing()
-        .on(Halted(7), TellHalted(C2, 7), SetPath(path(C2, C2), None, C2))
-        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), SetPath(None, OffloadRemoved))
+        .on(Halted(7), TellHalted(C2, 7), ResendPackets(PVM, C2), SetPath(path(C2, C2), None, C2))
+        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), ForgetPackets(PVM), SetPath(None, OffloadRemoved))
         .is_in(Phase.AWAY)
     )
 
@@ -414,9 +432,10 @@ def test_migration_to_the_target_flips_at_landing_when_the_halt_was_not_heard() 
 def test_a_failed_migration_brings_the_path_back() -> None:
     (
         pushing()
-        .on(Halted(7), TellHalted(C2, 7), SetPath(path(C2, C2), None, C2))
+        .on(Halted(7), TellHalted(C2, 7), ResendPackets(PVM, C2), SetPath(path(C2, C2), None, C2))
         .on(
             MoveFailed("link down"),
+            ForgetPackets(PVM),
             Announce(PvmMigrationFailed, C1, C2, reason="link down"),
             SetPath(path(C1, C2), OffloadMoved, C2),
             SetPath(path(C1, C2), None, C2),
@@ -433,7 +452,7 @@ def test_a_failed_migration_brings_the_path_back() -> None:
 
 
 def test_a_refused_move_is_asked_for_again_later() -> None:
-    pulling().on(MoveRefused("busy"), *DETOUR_AGAIN).is_in(Phase.DETOURED).on(MoveDue(1), AskMove(C1))
+    pulling().on(MoveRefused("busy"), *DETOUR_AGAIN).is_in(Phase.DETOURED).on(MoveDue(1), ARRIVING, AskMove(C1))
 
 
 def test_an_old_decision_means_nothing() -> None:
@@ -535,14 +554,15 @@ def test_a_ue_that_falls_idle_while_its_pvm_moves_is_reached_from_wherever_it_is
     (
         pushing()
         .on(UeWentIdle(), core(C1, OffloadRemoved))
-        .on(Halted(7), TellHalted(C2, 7), core(C2))
-        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), SetPath(None, OffloadRemoved))
+        .on(Halted(7), TellHalted(C2, 7), ResendPackets(PVM, C2), core(C2))
+        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), ForgetPackets(PVM), SetPath(None, OffloadRemoved))
     )
     (
         pushing()
         .on(HandoverDone(None, IP, T3), core(C1, OffloadRemoved), AbortMove(PVM))
         .on(
             MoveFailed("aborted"),
+            ForgetPackets(PVM),
             Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
             core(C1, OffloadRemoved),
             TellStays(C2, "aborted"),
@@ -613,6 +633,7 @@ def test_a_user_who_goes_on_ends_the_migration() -> None:
         .on(HandoverDone(C3, IP, T3), AbortMove(PVM), AwaitReady(3))
         .on(
             MoveFailed("aborted"),
+            ForgetPackets(PVM),
             Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
             AwaitReady(3),
             TellStays(C2, "aborted"),
@@ -628,6 +649,7 @@ def test_a_user_who_comes_back_ends_the_migration() -> None:
         .on(HandoverDone(C1, IP, T1), SetPath(path(C1, C1, T1), OffloadMoved, "local"), AbortMove(PVM))
         .on(
             MoveFailed("aborted"),
+            ForgetPackets(PVM),
             Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
             SetPath(path(C1, C1, T1), OffloadMoved, "local"),
             TellStays(C2, "aborted"),
@@ -639,11 +661,12 @@ def test_a_user_who_comes_back_ends_the_migration() -> None:
 def test_a_user_who_comes_back_too_late_is_followed() -> None:
     (
         pushing()
-        .on(Halted(7), TellHalted(C2, 7), SetPath(path(C2, C2), None, C2))
+        .on(Halted(7), TellHalted(C2, 7), ResendPackets(PVM, C2), SetPath(path(C2, C2), None, C2))
         .on(HandoverDone(C1, IP, T1), SetPath(path(C2, C1, T1), OffloadMoved, C2), AbortMove(PVM))
         .on(
             MoveSucceeded(900.0),
             TellMoved(C2, 900.0),
+            ForgetPackets(PVM),
             SetPath(path(C2, C1, T1), OffloadActivated, C2),
             AskDetour(C2),
             Consult(Moment.ARRIVED, 3),
@@ -656,7 +679,7 @@ def test_a_detach_while_the_pvm_moves_stops_it_where_it_ends() -> None:
     (
         pushing()
         .on(UeLeft(), SetPath(None, OffloadRemoved))
-        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), SetPath(None, OffloadRemoved))
+        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), ForgetPackets(PVM), SetPath(None, OffloadRemoved))
         .is_in(Phase.AWAY)
     )
     (
@@ -694,6 +717,68 @@ def test_what_is_not_there_is_refused() -> None:
     Playbook(C1).on(MoveAsked(C2), Refuse("not while away"))
     serving().on(MoveAsked(C2), Refuse("the UE is neither there nor expected"))
     lending().on(MoveAsked(C3), Refuse("the UE is neither there nor expected"))
+
+
+def test_a_migration_in_doubt_blocks_both_sides_until_it_is_settled() -> None:
+    settling = SettleMove(PVM, C2, "link down")
+    doubtful = pushing().on(MoveInDoubt("link down"), ForgetPackets(PVM), SetPath(None, OffloadRemoved), settling)
+    doubtful.on(HandoverDone(C1, IP, T1), AbortMove(PVM)).on(Halted(7), TellHalted(C2, 7), ResendPackets(PVM, C2))
+    doubtful.on(
+        MoveFailed("link down"),
+        ForgetPackets(PVM),
+        Announce(PvmMigrationFailed, C1, C2, reason="link down"),
+        SetPath(path(C1, C1, T1), OffloadMoved, "local"),
+        TellStays(C2, "link down"),
+    ).is_in(Phase.SERVING)
+
+    target = pulling().on(DoubtThere(C3)).on(DoubtThere(C1), SetPath(None, OffloadRemoved))
+    target.on(HaltedThere(7)).on(Landed(9)).is_in(Phase.PULLING)
+    target.on(
+        MovedHere(900.0, epoch=2),
+        Announce(PvmMigrated, C1, C2, downtime_ms=2e-6, total_ms=900.0),
+        SetPath(path(C2, C2, T2), None, "local"),
+    ).is_in(Phase.SERVING)
+    assert target.record.epoch == 2
+
+
+def test_a_guest_that_no_side_has_whole_starts_anew_where_its_user_is() -> None:
+    settling = SettleMove(PVM, C2, "torn")
+    (
+        pushing()
+        .on(MoveInDoubt("torn"), ForgetPackets(PVM), SetPath(None, OffloadRemoved), settling)
+        .on(
+            MoveLost("torn"),
+            Announce(PvmStopped, from_cloudlet=C1, reason="torn"),
+            SetPath(None, OffloadRemoved),
+        )
+        .is_in(Phase.AWAY)
+    )
+    (
+        pulling()
+        .on(DoubtThere(C1), SetPath(None, OffloadRemoved))
+        .on(PvmGone(C1), SetPath(None, OffloadRemoved), StartPvm(PVM))
+        .is_in(Phase.STARTING)
+    )
+
+
+def test_a_guest_that_ends_of_itself_is_started_anew() -> None:
+    stopped = Announce(PvmStopped, from_cloudlet=C1, reason="crashed")
+    (serving().on(PvmCrashed("crashed"), stopped, SetPath(None, OffloadRemoved), StartPvm(PVM)).is_in(Phase.STARTING))
+    lending().on(PvmCrashed("crashed"), stopped, SetPath(None, OffloadRemoved)).is_in(Phase.AWAY)
+
+
+def test_the_ledger_counts_owners() -> None:
+    assert serving().record.epoch == 1
+    source = pushing().on(MoveSucceeded(900.0), TellMoved(C2, 900.0), ForgetPackets(PVM), SetPath(None, OffloadRemoved))
+    assert source.record.epoch == 2
+    other = Playbook(C3).on(PvmSeen(C2, epoch=2))
+    assert other.record.epoch == 2
+
+
+def test_who_asks_again_after_a_promised_pvm_learns_how_it_stands() -> None:
+    pushing().on(MoveAsked(C2)).on(MoveAsked(C3), Refuse("not while pushing")).is_in(Phase.PUSHING)
+    away = pushing().on(MoveSucceeded(900.0), TellMoved(C2, 900.0), ForgetPackets(PVM), SetPath(None, OffloadRemoved))
+    away.on(MoveAsked(C2), TellMoved(C2, 0.0)).on(MoveAsked(C3), Refuse("not while away"))
 
 
 def test_what_cannot_follow_changes_nothing() -> None:
@@ -772,7 +857,7 @@ def prepared() -> Playbook:
 
 
 def pulling_early() -> Playbook:
-    return prepared().on(MoveDue(0), AskMove(C1)).is_in(Phase.PULLING)
+    return prepared().on(MoveDue(0), ARRIVING, AskMove(C1)).is_in(Phase.PULLING)
 
 
 def pushing_early() -> Playbook:
@@ -781,7 +866,12 @@ def pushing_early() -> Playbook:
         serving()
         .on(DetourAsked(C2))
         .on(HandoverExpected(C2, IP, T2))
-        .on(MoveAsked(C2), Announce(PvmMigrating, from_cloudlet=C1, to_cloudlet=C2), MigratePvm(PVM, C2))
+        .on(
+            MoveAsked(C2),
+            Announce(PvmMigrating, from_cloudlet=C1, to_cloudlet=C2),
+            KeepPackets(PVM),
+            MigratePvm(PVM, C2),
+        )
         .is_in(Phase.PUSHING)
     )
 
@@ -789,15 +879,15 @@ def pushing_early() -> Playbook:
 def test_a_ue_may_come_before_its_pvm_that_set_out_first() -> None:
     (
         pulling_early()
-        .on(HandoverDone(C2, IP, T2), SetPath(path(C1, C2, T2), OffloadActivated, C1), AskDetour(C1))
+        .on(HandoverDone(C2, IP, T2), SetPath(arriving(C1, C2, T2), OffloadActivated, C1), AskDetour(C1))
         .on(HaltedThere(5), SetPath(path(C2, C2, T2), OffloadMoved, "local"))
         .is_in(Phase.PULLING)
     )
     (
         pushing_early()
         .on(HandoverDone(C2, IP, T2), SetPath(path(C1, C2, T1), OffloadMoved, C2), SetPath(path(C1, C2), None, C2))
-        .on(Halted(5), TellHalted(C2, 5), SetPath(path(C2, C2), None, C2))
-        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), SetPath(None, OffloadRemoved))
+        .on(Halted(5), TellHalted(C2, 5), ResendPackets(PVM, C2), SetPath(path(C2, C2), None, C2))
+        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), ForgetPackets(PVM), SetPath(None, OffloadRemoved))
         .is_in(Phase.AWAY)
     )
 
@@ -820,8 +910,14 @@ def test_a_pvm_may_come_before_its_ue() -> None:
     )
     (
         pushing_early()
-        .on(Halted(5), TellHalted(C2, 5), SetPath(path(C2, C1, T1), None, C2))
-        .on(MoveSucceeded(900.0), TellMoved(C2, 900.0), SetPath(path(C2, C1, T1), OffloadActivated, C2), AskDetour(C2))
+        .on(Halted(5), TellHalted(C2, 5), ResendPackets(PVM, C2), SetPath(path(C2, C1, T1), None, C2))
+        .on(
+            MoveSucceeded(900.0),
+            TellMoved(C2, 900.0),
+            ForgetPackets(PVM),
+            SetPath(path(C2, C1, T1), OffloadActivated, C2),
+            AskDetour(C2),
+        )
         .is_in(Phase.DETOURED)
         .on(HandoverDone(C2, IP, T2), SetPath(None, OffloadRemoved))
         .is_in(Phase.AWAY)
@@ -834,6 +930,7 @@ def test_a_cancelled_handover_ends_the_move() -> None:
         .on(HandoverOff(), AbortMove(PVM))
         .on(
             MoveFailed("aborted"),
+            ForgetPackets(PVM),
             Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
             SetPath(path(C1, C1, T1), OffloadMoved, "local"),
             TellStays(C2, "aborted"),
@@ -850,13 +947,20 @@ def test_a_cancelled_handover_ends_the_move() -> None:
 
 def test_a_pvm_whose_handover_is_cancelled_too_late_is_called_back_by_the_policy() -> None:
     detoured_at_home = SetPath(path(C2, C1, T1), OffloadActivated, C2)
-    late = pushing_early().on(Halted(5), TellHalted(C2, 5), SetPath(path(C2, C1, T1), None, C2))
+    late = pushing_early().on(Halted(5), TellHalted(C2, 5), ResendPackets(PVM, C2), SetPath(path(C2, C1, T1), None, C2))
     late.on(HandoverOff(), AbortMove(PVM)).on(
-        MoveSucceeded(900.0), TellMoved(C2, 900.0), detoured_at_home, AskDetour(C2), Consult(Moment.ARRIVED, 1)
-    ).on(MoveDue(1), AskMove(C2)).is_in(Phase.PULLING)
+        MoveSucceeded(900.0),
+        TellMoved(C2, 900.0),
+        ForgetPackets(PVM),
+        detoured_at_home,
+        AskDetour(C2),
+        Consult(Moment.ARRIVED, 1),
+    ).on(MoveDue(1), SetPath(arriving(C2, C1, T1), None, C2), AskMove(C2)).is_in(Phase.PULLING)
 
-    later = pushing_early().on(Halted(5), TellHalted(C2, 5), SetPath(path(C2, C1, T1), None, C2))
-    later.on(MoveSucceeded(900.0), TellMoved(C2, 900.0), detoured_at_home, AskDetour(C2)).on(
+    later = pushing_early().on(
+        Halted(5), TellHalted(C2, 5), ResendPackets(PVM, C2), SetPath(path(C2, C1, T1), None, C2)
+    )
+    later.on(MoveSucceeded(900.0), TellMoved(C2, 900.0), ForgetPackets(PVM), detoured_at_home, AskDetour(C2)).on(
         HandoverOff(), Consult(Moment.ARRIVED, 1)
     ).is_in(Phase.DETOURED)
 
@@ -879,7 +983,12 @@ def test_a_chain_of_handovers_may_send_the_pvm_straight_on() -> None:
     (
         lending()
         .on(HandoverExpected(C3, IP, T3))
-        .on(MoveAsked(C3), Announce(PvmMigrating, from_cloudlet=C1, to_cloudlet=C3), MigratePvm(PVM, C3))
+        .on(
+            MoveAsked(C3),
+            Announce(PvmMigrating, from_cloudlet=C1, to_cloudlet=C3),
+            KeepPackets(PVM),
+            MigratePvm(PVM, C3),
+        )
         .on(HandoverOff(), AbortMove(PVM))
     )
 
@@ -891,5 +1000,5 @@ def test_a_user_on_the_way_back_to_its_pvm_does_not_draw_it_away() -> None:
         .on(MoveDue(1))
         .is_in(Phase.DETOURED)
         .on(HandoverOff(), Consult(Moment.ARRIVED, 1))
-        .on(MoveDue(1), AskMove(C1))
+        .on(MoveDue(1), ARRIVING, AskMove(C1))
     )

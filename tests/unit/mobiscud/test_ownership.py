@@ -7,9 +7,9 @@ from itertools import product
 import pytest
 
 from migration.lifecycle import PvmState
-from migration.ownership import Claim, Settlement, Standing, Statement, settle
 from migration.verdict import MigrationMode
 from mobiscud.core.ids import CloudletId
+from mobiscud.core.ownership import Claim, Settlement, Standing, Statement, settle
 
 SOURCE, TARGET, THIRD = CloudletId("c1"), CloudletId("c2"), CloudletId("c3")
 RUNS, STILL, GONE, SILENT = PvmState.RUNNING, PvmState.SUSPENDED, PvmState.ABSENT, None

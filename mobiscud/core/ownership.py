@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Self
 
-from migration.lifecycle import PvmState
-from migration.verdict import MigrationMode
+from mobiscud.core.edge import MigrationMode, PvmState
 from mobiscud.core.ids import CloudletId
 
 Statement = PvmState | None
