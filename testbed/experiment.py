@@ -25,7 +25,7 @@ from mobiscud.bus import topics
 from mobiscud.bus.cloudevents import TYPE_PREFIX, decode, encode
 from mobiscud.bus.mqtt import Broker, MqttBus
 from mobiscud.core.config import BusConfig
-from mobiscud.core.errors import AdapterError, DecodeError
+from mobiscud.core.errors import AdapterError, DecodeError, SetupError
 from mobiscud.core.ids import Imsi, UeKey
 from testbed import priority, sweep
 from testbed.cloudlet_host import CloudletHost
@@ -35,6 +35,7 @@ from testbed.mosquitto import Mosquitto
 from testbed.node_configs import MONITOR, SITE, Places, epc, nodes, ran
 from testbed.ovs import OpenVSwitch
 from testbed.ran_client import RanClient
+from testbed.report.ladder_file import CAPTURE
 from testbed.setting import FIRST as FIRST
 from testbed.setting import PVM_ADDRESS as PVM_ADDRESS
 from testbed.setting import UE as UE
@@ -131,6 +132,8 @@ class RunningTestbed:
         self.say("starting the controllers and the monitor")
         self.nodes = {name: await self._node(name, config) for name, config in self._node_configs().items()}
         await self._until(lambda: self._online >= set(self.nodes), ONLINE_LIMIT_S, self._who_is_missing)
+        if self.setting.recorded:
+            await self._record()
         self.say("starting the EPC and the RAN")
         await self._start_network_functions()
 
@@ -176,6 +179,20 @@ class RunningTestbed:
         file = self._run.path / f"{name}.yaml"
         namespace = self.network.namespace("core" if name == MONITOR else name)
         return await self.start(name, *PYTHON, "mobiscud", "run", "-c", str(file), namespace=namespace)
+
+    async def _record(self) -> None:
+        """Capture the signalling: S1AP, and S11 once, though the loopback interface shows every frame twice."""
+        words = ("-i", "any", "-U", "--immediate-mode", "-Z", "root", "-w", str((self.out / CAPTURE).absolute()))
+        wanted = "sctp or (udp port 2123 and inbound)"
+        recorder = await self.start("tcpdump", "tcpdump", *words, wanted, namespace=self.network.namespace("core"))
+        try:
+            async with asyncio.timeout(ONLINE_LIMIT_S):
+                while "listening on" not in recorder.last_words():
+                    if recorder.ended:
+                        raise SetupError(f"tcpdump does not capture: {recorder.last_words()}")
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise SetupError(f"tcpdump does not capture: {recorder.last_words()}") from None
 
     async def _start_network_functions(self) -> None:
         functions: dict[str, Child] = {}

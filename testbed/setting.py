@@ -63,6 +63,7 @@ class Setting:
     ``shapes``: jitter, loss and rate by kind of link (``paper_topology``).
     ``forwarding`` and ``interruption_s``: of handovers, as ``lte_config`` has them.
     ``hypervisor``: more keys of each section of ``hypervisors``.
+    ``recorded``: the signalling is captured, in ``out``.
     ``preferred``: network and nodes run before other programs, as if each had processors of its own.
     """
 
@@ -82,6 +83,7 @@ class Setting:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     forwarding: Literal["direct", "indirect", "none"] = "direct"
     interruption_s: float = 0.01
+    recorded: bool = False
 
     @property
     def migration_section(self) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ Needs nothing but the monitor's decoders, so that ``mobiscud ladder`` works with
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from epc_monitor import gtpv2, s1ap
@@ -23,6 +24,7 @@ _S11_MME: Final = 10
 """The interface type of the MME's F-TEID on S11 (TS 29.274 8.22)."""
 _ASKED_BY_MME: Final = frozenset({32, 34, 36, 68, 96, 98, 100, 166, 168, 170, 177})
 """GTPv2-C messages that go from the MME to the S-GW (TS 29.274 6.1)."""
+_PROVISIONAL: Final = "eNB "
 _EMM: Final = 7
 _ESM: Final = 2
 _NAS_NAMES: Final = {
@@ -73,15 +75,25 @@ _ESM_NAMES: Final = {
 
 
 def rungs(frames: Iterable[Frame]) -> list[Rung]:
-    """Every message that can be read, in the order of the capture. eNodeBs are numbered as they appear."""
-    return list(_Reader().read(frames))
+    """Every message that can be read, in the order of the capture. eNodeBs are numbered by their addresses."""
+    reader = _Reader()
+    found = list(reader.read(frames))
+    names = {f"{_PROVISIONAL}{place}": f"eNB{n}" for n, place in enumerate(reader.enbs_by_address(), start=1)}
+
+    def named(lane: str | None) -> str | None:
+        return names.get(lane, lane) if lane is not None else None
+
+    return [
+        replace(rung, source=named(rung.source) or "", target=named(rung.target) or "", via=named(rung.via))
+        for rung in found
+    ]
 
 
 class _Reader:
     def __init__(self) -> None:
         self._packets = FrameDecoder()
         self._sctp = SctpDecoder()
-        self._enbs: dict[tuple[bytes, int], str] = {}
+        self._enbs: dict[tuple[bytes, int], int] = {}
         self._mme_s11: set[bytes] = set()
         self._seen: set[tuple[bytes, ...]] = set()
 
@@ -121,11 +133,12 @@ class _Reader:
         yield Rung(at, source, target, label, "signal")
 
     def _enb(self, address: bytes, port: int) -> str:
-        """eNodeBs may share an address, and then differ by their port."""
-        key = (address, port)
-        if key not in self._enbs:
-            self._enbs[key] = f"eNB{len(self._enbs) + 1}"
-        return self._enbs[key]
+        """eNodeBs may share an address, and then differ by their port. Numbered as they appear, for now."""
+        return f"{_PROVISIONAL}{self._enbs.setdefault((address, port), len(self._enbs))}"
+
+    def enbs_by_address(self) -> list[int]:
+        """Their provisional numbers, in the order of their addresses."""
+        return [self._enbs[key] for key in sorted(self._enbs)]
 
     # GTPv2-C --------------------------------------------------------------------------------------------------------
 

@@ -254,6 +254,7 @@ def _setting(scenario: Scenario, migration: Mapping[str, Any]) -> Setting:
         forwarding=scenario.network.forwarding,
         interruption_s=scenario.network.interruption_ms / 1000,
         preferred=True,
+        recorded=True,
     )
 
 
