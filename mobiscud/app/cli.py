@@ -314,6 +314,17 @@ def experiment_run(scenario: str, out: Path | None, config_file: Path | None, lo
     engine.run(source, out or Path("out") / source.scenario.name)
 
 
+@experiment.command("report", short_help="Write the report anew from the raw data.")
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@common
+def experiment_report(directory: Path, config_file: Path | None, log_level: str, log_format: str) -> None:
+    """Compute results.json, report.html and the plots of an experiment anew, from the raw data in its DIRECTORY."""
+    prepare(config_file, log_level, log_format)
+    from testbed.scenario import experiment as engine
+
+    click.echo(engine.write_report(directory))
+
+
 @experiment.command("compare", short_help="Several experiments in one report.")
 @click.argument("directories", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=OUT_DIRECTORY, default=Path("out/comparison"), show_default=True)

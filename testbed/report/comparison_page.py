@@ -33,7 +33,7 @@ def write(out: Path, sources: Sequence[Mapping[str, Any]], columns: Columns) -> 
     ]
     figures = "\n".join(f"<figure>{plot.render()}</figure>" for plot in plots.values())
     keys = ("directory", "scenario", "seed", "repetitions", "commit")
-    experiments = table("", keys, [[str(source[key]) for key in keys] for source in sources], main=2, words=2)
+    experiments = table("", keys, [[str(source[key]) for key in keys] for source in sources], main=-1, words=2)
     page = f"""<!doctype html>
 <html lang="en">
 <head>

@@ -63,6 +63,8 @@ def write(out: Path, scenario: Scenario, runs: Sequence[Run], found: Mapping[str
         scenario=scenario.name,
         title=scenario.title,
         paper_migrations_s=scenario.paper_migrations_s,
+        commit=found["environment"]["commit"],
+        machine=found["environment"]["machine"] or None,
         story=main.story(number),
     )
     plots = {}
@@ -135,7 +137,7 @@ def _figure_section(scenario: Scenario, found: Mapping[str, Any], figure: str) -
         else ""
     )
     return f"""<section>
-<h2>{escape(scenario.title)}</h2>
+<h2>Every packet</h2>
 <p>Each dot is one packet, at the time it was sent; lines are the medians of the stretches in which the UE and its
 personal VM stay where they are. Dashed: handovers. Shaded: the migration of the VM. Triangles at the upper edge:
 answers that took longer than the panel shows.{repeated}</p>

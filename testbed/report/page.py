@@ -40,6 +40,9 @@ class RunData:
     title: str = "A personal VM that follows its user"
     paper_migrations_s: Sequence[tuple[float, float]] = ()
     """What a paper says of each migration: in all, and how long the VM stood still."""
+    commit: str | None = None
+    machine: Mapping[str, str] | None = None
+    """Of the program and of the machine when the run was made; those of now where they are not known."""
     story: Story | None = None
     """What the events tell of this UE, where it is not the first that was handed over."""
 
@@ -51,7 +54,7 @@ def write_page(out: Path, run: RunData, more: Mapping[str, Drawing], *, before: 
     """
     out.mkdir(parents=True, exist_ok=True)
     story = run.story or tell(run.events)
-    commit = machine.commit()
+    commit = run.commit or machine.commit()
     date = _date(run.pings)
     plots = _plots(run, story, caption=f"scenario {run.scenario} · commit {commit} · {date}")
     for name, drawing in {**plots, **more}.items():
@@ -80,7 +83,8 @@ def write_page(out: Path, run: RunData, more: Mapping[str, Drawing], *, before: 
         migration_table=_migration_table(run),
         delay_note=_delay_note(run),
         machine_table="\n".join(
-            f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in machine.describe().items()
+            f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>"
+            for name, value in (run.machine or machine.describe()).items()
         ),
     )
     path = out / "report.html"

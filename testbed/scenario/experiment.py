@@ -102,8 +102,7 @@ def run(source: Source, out: Path) -> Path:
     """
     check_root("experiment run")
     _check_plans(source)
-    if (out / "runs").is_dir():
-        shutil.rmtree(out / "runs")
+    clear(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "scenario.yaml").write_text(source.text)
     say = Announcer()
@@ -112,6 +111,15 @@ def run(source: Source, out: Path) -> Path:
     page = write_report(out)
     say(f"done: {page}")
     return page
+
+
+def clear(out: Path) -> None:
+    """Remove an earlier experiment, and nothing else, from the directory."""
+    if not (out / "scenario.yaml").exists():
+        return
+    shutil.rmtree(out / "runs", ignore_errors=True)
+    for file in (out / "results.json", out / "report.html", *out.glob("*.svg"), *out.glob("*.png")):
+        file.unlink(missing_ok=True)
 
 
 def check_root(command: str) -> None:

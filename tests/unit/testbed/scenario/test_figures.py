@@ -133,6 +133,18 @@ def test_experiments_are_compared(out: Path, tmp_path: Path) -> None:
     ET.parse(tmp_path / "compared" / "downtime_ms.svg")
 
 
+def test_an_earlier_experiment_gives_way_and_nothing_else(out: Path) -> None:
+    experiment.write_report(out)
+    (out / "notes.txt").write_text("mine")
+    experiment.clear(out)
+    assert sorted(entry.name for entry in out.iterdir()) == ["notes.txt", "scenario.yaml"]
+
+    (out / "scenario.yaml").unlink()
+    (out / "runs").mkdir()
+    experiment.clear(out)
+    assert (out / "runs").exists(), "without its scenario it is nothing of ours"
+
+
 def test_what_is_no_experiment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no results of an experiment"):
         compare([tmp_path], tmp_path / "out")
