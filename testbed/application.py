@@ -67,14 +67,14 @@ class Record:
 class UdpStream:
     """Numbered packets."""
 
-    def __init__(self, target: str, source: str | None, octets: int) -> None:
+    def __init__(self, target: str, source: str | None, octets: int, port: int = ECHO_PORT) -> None:
         self._padding = bytes(max(0, octets - NUMBER.size))
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_OCTETS)
         self._socket.setblocking(False)
         self._socket.bind((source or "", 0))
-        self._target = (target, ECHO_PORT)
+        self._target = (target, port)
 
     def send(self, record: Record) -> None:
         """Send the next packet; without a route it is one without answer."""
@@ -94,12 +94,16 @@ class UdpStream:
         if len(packet) >= NUMBER.size:
             record.answered(NUMBER.unpack_from(packet)[0], control)
 
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
 
 class TcpStream:
     """Pieces of equal size on one connection, each answered when its last octet has come back."""
 
-    def __init__(self, target: str, source: str | None, octets: int) -> None:
-        self._target = (target, ECHO_PORT)
+    def __init__(self, target: str, source: str | None, octets: int, port: int = ECHO_PORT) -> None:
+        self._target = (target, port)
         self._source = source
         self._octets = octets
         self._socket: socket.socket | None = None
@@ -144,6 +148,10 @@ class TcpStream:
         while self._received >= self._octets and self._under_way:
             self._received -= self._octets
             record.answered(self._under_way.popleft())
+
+    def close(self) -> None:
+        """Close the connection; what is under way stays without answer."""
+        self._drop()
 
     def _connect(self) -> bool:
         made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -219,6 +227,7 @@ def main() -> None:
         end = time.monotonic() + GRACE_S
         while not record.complete and time.monotonic() < end:
             source.receive(record, 0.05)
+        source.close()
         record.close()
 
     until_told(run, arguments.out)
