@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from testbed import results
 from testbed.delay_node import DirectionStats
-from testbed.report import curves, png
+from testbed.report import curves, goodput, png
 from testbed.report.page import NOTHING, RunData, table, write_page
 from testbed.scenario.figures import Run, curves_of, segments
 from testbed.scenario.schema import Scenario
@@ -68,11 +68,14 @@ def write(out: Path, scenario: Scenario, runs: Sequence[Run], found: Mapping[str
         story=main.story(number),
     )
     plots = {}
-    drawn = _curves(scenario, runs)
-    if drawn:
-        caption = f"scenario {scenario.name} · seed {scenario.seed} · commit {found['environment']['commit']}"
+    caption = f"scenario {scenario.name} · seed {scenario.seed} · commit {found['environment']['commit']}"
+    before = ""
+    if drawn := _curves(scenario, runs):
         plots["curves"] = curves.draw(drawn, scenario.title, caption)
-    before = _figure_section(scenario, found, plots["curves"].render()) if drawn else ""
+        before = _figure_section(scenario, found, plots["curves"].render())
+    if transfers := _transfers(scenario, runs):
+        plots["goodput"] = goodput.draw(transfers, caption)
+        before += f"<figure>\n{plots['goodput'].render()}\n</figure>"
     if scenario.external is not None:
         before = _external_section(found)
     if scenario.description:
@@ -110,6 +113,19 @@ def _curves(scenario: Scenario, runs: Sequence[Run]) -> list[curves.Curve]:
         label = NAMES.get(name, name)
         colour = COLOURS.get(name, len(found) + 1)
         found.append(curves.Curve(label, colour, points, levels, handovers, migrations))
+    return found
+
+
+def _transfers(scenario: Scenario, runs: Sequence[Run]) -> list[goodput.Transfer]:
+    """Of the first repetition of each bulk transfer."""
+    found: list[goodput.Transfer] = []
+    for app, name, of in curves_of(scenario, runs):
+        if app.kind != "tcp":
+            continue
+        began = of[0].about["began_ns"]
+        came = [packet.received_ns for packet in of[0].packets[app.name] if packet.received_ns is not None]
+        arrivals = [(at - began) / 1e9 for at in came]
+        found.append(goodput.Transfer(name, len(found) % curves.MOST_COLOURS + 1, app.size, arrivals))
     return found
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from mobiscud.core.errors import ConfigError, MobiScudError
+from testbed.report import goodput
+from testbed.report.goodput import Transfer
 from testbed.results import Ping
 from testbed.scenario import experiment, figures
 from testbed.scenario.compare import compare
@@ -159,6 +161,13 @@ def test_an_application_counts_losses_gaps_and_goodput() -> None:
     assert (found["sent"], found["lost"], found["reordered"]) == (11, 2, 0)
     assert found["longest_gap_ms"] == 30
     assert found["goodput_mbit_s"] == pytest.approx(9 * 8000 / 0.1 / 1e6)
+
+
+def test_goodput_is_what_arrived_in_each_quarter_of_a_second() -> None:
+    transfer = Transfer("bulk", 1, 12_500, [0.1, 0.2, 0.3, 1.1, -0.5])
+    assert transfer.mbit_s(1.1) == pytest.approx([0.8, 0.4, 0, 0, 0.4])
+    ET.fromstring(goodput.draw([transfer], "a caption").render_file())
+    ET.fromstring(goodput.draw([], "a caption").render_file())
 
 
 def test_estimates_are_student_s() -> None:
