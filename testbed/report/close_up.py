@@ -30,7 +30,7 @@ class Step:
     label: str
 
 
-def handover(change: Handover, pings: Sequence[Ping], spans: Sequence[Phase]) -> Drawing:
+def handover(change: Handover, pings: Sequence[Ping], spans: Sequence[Phase], caption: str) -> Drawing:
     """Around a handover; time 0 is Handover Notify (or Path Switch Request Acknowledge) on the wire."""
     named = (
         (change.begun if change.begun < (change.prepared or change.completed) else None, "handover begins"),
@@ -40,16 +40,20 @@ def handover(change: Handover, pings: Sequence[Ping], spans: Sequence[Phase]) ->
         (change.completed, "UE is there"),
         (change.flipped, "downlink goes there"),
     )
-    return _draw(f"Handover {change.source} → {change.target}", change.completed, named, "handover", pings, spans)
+    return _draw(
+        f"Handover {change.source} → {change.target}", change.completed, named, "handover", pings, spans, caption
+    )
 
 
-def migration(change: Migration, pings: Sequence[Ping], spans: Sequence[Phase]) -> Drawing:
+def migration(change: Migration, pings: Sequence[Ping], spans: Sequence[Phase], caption: str) -> Drawing:
     """Around a switch-over; time 0 is the flip of the path to the target."""
     named = (
         (change.switched, f"path leads to {change.target}"),
         (change.completed, "migration is done"),
     )
-    return _draw(f"Switch-over {change.source} → {change.target}", change.switched, named, "migration", pings, spans)
+    return _draw(
+        f"Switch-over {change.source} → {change.target}", change.switched, named, "migration", pings, spans, caption
+    )
 
 
 def _draw(
@@ -59,13 +63,14 @@ def _draw(
     css: str,
     pings: Sequence[Ping],
     spans: Sequence[Phase],
+    caption: str,
 ) -> Drawing:
     steps = sorted((Step(at, label) for at, label in named if at is not None), key=lambda step: step.at)
     begin = min(steps[0].at - 60 * NS_PER_MS, zero - BEFORE_MS * NS_PER_MS)
     end = max(steps[-1].at + 60 * NS_PER_MS, zero + AFTER_MS * NS_PER_MS)
     top = STEP_TOP + STEP_HEIGHT * len(steps)
     bottom = top + PLOT_HEIGHT
-    picture = Drawing(WIDTH, bottom + 62, title)
+    picture = Drawing(WIDTH, bottom + 80, title)
 
     def x(at: int) -> float:
         return LEFT + (RIGHT - LEFT) * (at - begin) / (end - begin)
@@ -92,6 +97,7 @@ def _draw(
         picture.line(at, bottom + 18, at, bottom + 23, "axis")
         picture.text(at, bottom + 36, f"{value:g}", "small muted figure", anchor="middle")
     picture.text((LEFT + RIGHT) / 2, bottom + 54, "time at which the ping was sent, ms", "small muted", anchor="middle")
+    picture.text(LEFT, bottom + 74, caption, "small tiny muted")
     return picture
 
 

@@ -22,8 +22,9 @@ Columns = Mapping[str, Mapping[str, Mapping[str, Any]]]
 def write(out: Path, sources: Sequence[Mapping[str, Any]], columns: Columns) -> Path:
     """Write page and plots; gives the page's path."""
     metrics = list(dict.fromkeys(metric for column in columns.values() for metric in column))
+    caption = "; ".join(f"{s['scenario']}, seed {s['seed']}, commit {s['commit']}" for s in sources)
     plots = {
-        metric: draw(metric_name(metric), {name: column.get(metric) for name, column in columns.items()})
+        metric: draw(metric_name(metric), {name: column.get(metric) for name, column in columns.items()}, caption)
         for metric in metrics
     }
     for metric, plot in plots.items():
@@ -78,12 +79,12 @@ def write(out: Path, sources: Sequence[Mapping[str, Any]], columns: Columns) -> 
     return path
 
 
-def draw(title: str, estimates: Mapping[str, Mapping[str, Any] | None]) -> Drawing:
+def draw(title: str, estimates: Mapping[str, Mapping[str, Any] | None], caption: str) -> Drawing:
     """The estimates of one metric, a row each, on one axis that begins at nought."""
     left = 24 + max([text_width(name, SMALL) for name in estimates], default=60.0)
     right = WIDTH - 92
     bottom = TOP + ROW * len(estimates)
-    picture = Drawing(WIDTH, bottom + 40, title)
+    picture = Drawing(WIDTH, bottom + 46, title)
     known = [estimate for estimate in estimates.values() if estimate is not None]
     highest = max([estimate["ci95"][1] if estimate["ci95"] else estimate["mean"] for estimate in known], default=1.0)
     high = highest * 1.06 or 1.0
@@ -108,4 +109,5 @@ def draw(title: str, estimates: Mapping[str, Mapping[str, Any] | None]) -> Drawi
             picture.path("".join(f"M{bound:.1f} {y - 5:.1f}v10" for bound in (low, up)), f"s{colour} bar")
         picture.circle(x(estimate["mean"]), y, 4, f"f{colour}")
         picture.text(right + 8, y + 4, f"{estimate['mean']:.4g}", f"small figure t{colour}")
+    picture.text(14, bottom + 38, caption, "tiny muted")
     return picture

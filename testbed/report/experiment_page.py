@@ -63,6 +63,7 @@ def write(out: Path, scenario: Scenario, runs: Sequence[Run], found: Mapping[str
         scenario=scenario.name,
         title=scenario.title,
         paper_migrations_s=scenario.paper_migrations_s,
+        seed=scenario.seed,
         commit=found["environment"]["commit"],
         machine=found["environment"]["machine"] or None,
         story=main.story(number),

@@ -40,6 +40,7 @@ class RunData:
     title: str = "A personal VM that follows its user"
     paper_migrations_s: Sequence[tuple[float, float]] = ()
     """What a paper says of each migration: in all, and how long the VM stood still."""
+    seed: int = 1
     commit: str | None = None
     machine: Mapping[str, str] | None = None
     """Of the program and of the machine when the run was made; those of now where they are not known."""
@@ -56,7 +57,7 @@ def write_page(out: Path, run: RunData, more: Mapping[str, Drawing], *, before: 
     story = run.story or tell(run.events)
     commit = run.commit or machine.commit()
     date = _date(run.pings)
-    plots = _plots(run, story, caption=f"scenario {run.scenario} · commit {commit} · {date}")
+    plots = _plots(run, story, caption=f"scenario {run.scenario} · seed {run.seed} · commit {commit} · {date}")
     for name, drawing in {**plots, **more}.items():
         (out / f"{name}.svg").write_text(drawing.render_file())
     page = Template(resource("page.html")).substitute(
@@ -103,9 +104,9 @@ def _plots(run: RunData, story: Story, caption: str) -> dict[str, Drawing]:
         "ladder": ladder.draw(story, run.truths, caption),
     }
     for number, handover in enumerate(story.handovers, start=1):
-        plots[f"handover-{number}"] = close_up.handover(handover, run.pings, spans)
+        plots[f"handover-{number}"] = close_up.handover(handover, run.pings, spans, caption)
     for number, migration in enumerate(story.migrations, start=1):
-        plots[f"migration-{number}"] = close_up.migration(migration, run.pings, spans)
+        plots[f"migration-{number}"] = close_up.migration(migration, run.pings, spans, caption)
     return plots
 
 
