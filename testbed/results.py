@@ -132,8 +132,22 @@ def tell(events: Sequence[Mapping[str, Any]], ue: str | None = None) -> Story:
     facts = _facts(events)
     if ue is None:
         ue = next((f.data["ue"] for f in facts if f.kind in ("handover.completed", "ue.attached")), None)
-    facts = [fact for fact in facts if fact.data.get("ue") in (ue, None)]
+    return _story(ue, [fact for fact in facts if fact.data.get("ue") in (ue, None)], _enb_names(facts))
+
+
+def tell_each(events: Sequence[Mapping[str, Any]]) -> dict[str, Story]:
+    """The story of every UE that the events name."""
+    facts = _facts(events)
     names = _enb_names(facts)
+    common = [fact for fact in facts if fact.data.get("ue") is None]
+    own: dict[str, list[Fact]] = {}
+    for fact in facts:
+        if (ue := fact.data.get("ue")) is not None:
+            own.setdefault(ue, []).append(fact)
+    return {ue: _story(ue, sorted([*common, *some], key=lambda fact: fact.at), names) for ue, some in own.items()}
+
+
+def _story(ue: str | None, facts: Sequence[Fact], names: Mapping[int, str]) -> Story:
     return Story(ue, tuple(facts), tuple(_handovers(facts, names)), tuple(_migrations(facts)), names)
 
 

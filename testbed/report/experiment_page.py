@@ -14,6 +14,7 @@ from testbed.report import curves, goodput, png
 from testbed.report.page import NOTHING, RunData, table, write_page
 from testbed.scenario.figures import Run, curves_of, segments
 from testbed.scenario.schema import Scenario
+from testbed.setting import Subscriber
 
 Entry = Mapping[str, Any]
 """A part of ``results.json``."""
@@ -56,7 +57,7 @@ def write(out: Path, scenario: Scenario, runs: Sequence[Run], found: Mapping[str
         events=main.events,
         results=found if "phases" in found else results.compute((), main.events),
         delay_engine=str(main.about.get("delay_engine", NOTHING)),
-        truths=main.truths,
+        truths=[truth for truth in main.truths if truth.get("imsi") == Subscriber(number).imsi],
         internet=main.packets[internet.name] if internet else (),
         delay_stats=[DirectionStats(**entry) for entry in main.about.get("delays", ())],
         delays=scenario.network.delays,

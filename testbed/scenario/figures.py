@@ -191,7 +191,8 @@ def _variant(scenario: Scenario, runs: Sequence[Run]) -> dict[str, Any]:
 
 def _run(scenario: Scenario, run: Run) -> dict[str, Any]:
     """A run's own figures; ``metrics`` are those that are compared."""
-    stories = [run.story(number) for number in range(1, len(run.about["ues"]) + 1)]
+    told = results.tell_each(run.events)
+    stories = [told[key] for key in run.about["ues"].values() if key in told]
     handovers = [handover for story in stories for handover in story.handovers]
     migrations = [migration for story in stories for migration in story.migrations]
     metrics: dict[str, float | None] = {

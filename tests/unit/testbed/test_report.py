@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -14,9 +15,10 @@ import pytest
 
 from testbed import results
 from testbed.delay_node import DirectionStats
+from testbed.report import png
 from testbed.report.page import RunData, write_page
 from testbed.report.scale import RttScale
-from testbed.report.svg import SMALL, nice_step, text_width, ticks
+from testbed.report.svg import SMALL, Drawing, nice_step, text_width, ticks
 from testbed.results import Ping
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -218,3 +220,15 @@ def test_scale_fits_whatever_was_measured(rtts: list[float]) -> None:
 def test_steps_are_round(span: float, most: int, step: float) -> None:
     assert nice_step(span, most) == pytest.approx(step)
     assert len(ticks(0, span, most)) <= most + 1
+
+
+@pytest.mark.skipif(shutil.which(png.PROGRAM) is None, reason="rsvg-convert is not installed")
+def test_pictures_are_drawn_as_png_but_none_that_is_too_tall(tmp_path: Path) -> None:
+    for name, height in (("small", 100), ("tall", 20_000), ("endless", 40_000)):
+        (tmp_path / f"{name}.svg").write_text(Drawing(200, height, name).render_file())
+    assert png.beside(sorted(tmp_path.glob("*.svg")))
+    sizes = {
+        file.stem: (int.from_bytes(file.read_bytes()[16:20]), int.from_bytes(file.read_bytes()[20:24]))
+        for file in tmp_path.glob("*.png")
+    }
+    assert sizes == {"small": (600, 300), "tall": (320, 32_000)}
