@@ -10,6 +10,7 @@ from typing import Final
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
+from migration.bandwidth import NetworkCard
 from migration.verdict import Accelerator, HypervisorFacts, corrupts_even_memory
 from mobiscud.core.edge import Pvm
 from mobiscud.core.ids import PvmId
@@ -21,7 +22,7 @@ GUEST_MTU: Final = 1464
 QEMU_NAMESPACE: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
 
 OUR_NAMESPACE: Final = "https://mobiscud.org/xml/domain/1"
-"""Of the element that tells by what fingerprint a domain was described; it goes along with the domain."""
+"""Of the element that tells by what fingerprint a domain was described, and its limits; it goes along with it."""
 
 ODD_KIB: Final = 8
 """What odd memory has beyond whole MiB: two pages, so that its size is no multiple of 256 KiB."""
@@ -87,8 +88,13 @@ def domain_xml(
         domain.append(_odd_memory(image.memory_mib * 1024 + ODD_KIB))
     ElementTree.register_namespace("qemu", QEMU_NAMESPACE)
     ElementTree.register_namespace("mobiscud", OUR_NAMESPACE)
-    fingerprint = _fingerprint(domain, facts)
-    _text(SubElement(domain, "metadata"), f"{{{OUR_NAMESPACE}}}fingerprint", fingerprint)
+    limits = {
+        name: str(value)
+        for name, value in (("down_mbit_s", image.down_mbit_s), ("up_mbit_s", image.up_mbit_s))
+        if value is not None
+    }
+    # The fingerprint first: an image saved under other limits still fits.
+    _text(SubElement(domain, "metadata"), _FINGERPRINT, _fingerprint(domain, facts), **limits)
     ElementTree.indent(domain)
     return ElementTree.tostring(domain, encoding="unicode")
 
@@ -96,6 +102,17 @@ def domain_xml(
 def fingerprint_of(described: str) -> str:
     """Read the fingerprint out of a description, as made here or as libvirt gives it; empty where there is none."""
     return next((element.text or "" for element in ElementTree.fromstring(described).iter(_FINGERPRINT)), "")
+
+
+def network_card_of(described: str) -> NetworkCard | None:
+    """Read out of a running domain's description where it is plugged in, and its limits."""
+    domain = ElementTree.fromstring(described)
+    tap, mac = domain.find("devices/interface/target"), domain.find("devices/interface/mac")
+    if tap is None or mac is None:
+        return None
+    ours = next(domain.iter(_FINGERPRINT), Element("none"))
+    limits = {name: float(ours.get(name, "nan")) for name in ("down_mbit_s", "up_mbit_s") if name in ours.keys()}  # noqa: SIM118
+    return NetworkCard(tap.get("dev", ""), mac.get("address", ""), **limits)
 
 
 def _fingerprint(domain: Element, facts: HypervisorFacts) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from migration.bandwidth import NetworkCard
 from migration.lifecycle import Notice, PvmState
 from migration.verdict import HypervisorFacts, MigrationMode
 from mobiscud.core.edge import Pvm
@@ -88,6 +89,9 @@ class Hypervisor(Protocol):
 
     async def states(self) -> dict[PvmId, PvmState]:
         """Ask for all PVMs that are not absent."""
+
+    async def network_card(self, pvm_id: PvmId) -> NetworkCard | None:
+        """Ask where a PVM is plugged in; ``None`` where it is absent."""
 
     async def memory(self) -> dict[PvmId, int]:
         """Ask for all guests that are not absent, and how many MiB each has."""

@@ -16,7 +16,8 @@ import libvirt
 import structlog
 
 from migration import storage
-from migration.domain_xml import domain_xml, fingerprint_of
+from migration.bandwidth import NetworkCard
+from migration.domain_xml import domain_xml, fingerprint_of, network_card_of
 from migration.errors import HypervisorLostError
 from migration.hypervisor import CopyStatistics, MigrationOrder, Observer
 from migration.lifecycle import Notice, PvmResumed, PvmState, PvmStopped, PvmSuspended, StopReason
@@ -233,6 +234,20 @@ class LibvirtHypervisor:
             return PvmState.RUNNING if running else PvmState.SUSPENDED
 
         return await self._call("list", lambda: self._active(state_of))
+
+    async def network_card(self, pvm_id: PvmId) -> NetworkCard | None:
+        """Read it in the domain's description, which came along when it migrated."""
+
+        def read() -> NetworkCard | None:
+            domain = self._find(pvm_id)
+            try:
+                return None if domain is None else network_card_of(domain.XMLDesc())
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    return None  # it ended meanwhile
+                raise
+
+        return await self._call(f"describe {pvm_id}", read)
 
     async def memory(self) -> dict[PvmId, int]:
         """List the active domains with their size."""

@@ -13,6 +13,7 @@ from typing import Any, Final, Self, assert_never
 
 import structlog
 
+from migration.bandwidth import TrafficLimits
 from migration.errors import HypervisorLostError, MigrationError
 from migration.fencing import end_by_force
 from migration.hypervisor import CopyStatistics, Hypervisor, MigrationOrder
@@ -107,6 +108,7 @@ class PersonalVmHost:
         self._on_notice = on_notice
         self._hypervisor: Hypervisor = hypervisor or LibvirtHypervisor(config, gateway, images)
         self._limit_s = limit_s
+        self._limits = TrafficLimits(config.bridge, self._hypervisor)
         self._room = Room(config, self._hypervisor, self._put_aside)
         self._paused_in_order: dict[PvmId, None] = {}
         self._facts: HypervisorFacts | None = None
@@ -137,6 +139,7 @@ class PersonalVmHost:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
+        await self._limits.close()
         await self._hypervisor.close()
 
     @property
@@ -483,6 +486,7 @@ class PersonalVmHost:
         before = self._states if self._facts is not None else None
         self._facts = await self._hypervisor.connect(self)
         self._states = await self._hypervisor.states()
+        await self._limits.begin(pvm_id for pvm_id, state in self._states.items() if state is PvmState.RUNNING)
         log.info("hypervisor connected", cloudlet=self._config.cloudlet, mode=self.mode, **_shown(self._facts))
         for notice in difference(before, self._states, time.time_ns()) if before is not None else ():
             self._on_notice(notice)
@@ -508,6 +512,7 @@ class PersonalVmHost:
 
     def on_notice(self, notice: Notice) -> None:
         """Pass on what is new, with what only we know: whether the guest is leaving from here."""
+        self._limits.on_notice(notice)
         state = self._states.get(notice.pvm_id, PvmState.ABSENT)
         following = advance(state, notice)
         if following is state:

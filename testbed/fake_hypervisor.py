@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Final
 
+from migration.bandwidth import NetworkCard
 from migration.hypervisor import CopyStatistics, MigrationOrder, Observer
 from migration.lifecycle import PvmResumed, PvmState, PvmStopped, PvmSuspended, StopReason
 from migration.verdict import Accelerator, HypervisorFacts, MigrationMode
@@ -168,6 +169,11 @@ class FakeHypervisor:
     async def states(self) -> dict[PvmId, PvmState]:
         """See all guests' states."""
         return {pvm_id: guest.state for pvm_id, guest in self.guests.items()}
+
+    async def network_card(self, pvm_id: PvmId) -> NetworkCard | None:
+        """See where it would be plugged in; nothing limits it."""
+        guest = self.guests.get(pvm_id)
+        return None if guest is None else NetworkCard("tap", guest.pvm.mac)
 
     async def memory(self) -> dict[PvmId, int]:
         """See how large they are: all the same."""

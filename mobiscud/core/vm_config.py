@@ -27,6 +27,9 @@ class ImageConfig(Section):
     """How ``disk`` is written; the PVM's own is always qcow2."""
     memory_mib: int = Field(default=128, ge=64)
     vcpus: int = Field(default=1, ge=1, le=64)
+    down_mbit_s: float | None = Field(default=None, gt=0, le=100_000)
+    up_mbit_s: float | None = Field(default=None, gt=0, le=100_000)
+    """How much a PVM may get and send, from its next boot on. None: no limit."""
 
     @model_validator(mode="after")
     def _something_to_boot(self) -> Self:

@@ -78,6 +78,28 @@ class GuestClient:
         """Have it send numbered datagrams to a port of ours, when some time has passed."""
         return GuestInfo.parse(await self._ask(f"call {port} {count} {interval_ms} {delay_ms}"))
 
+    async def echo_stream(self, octets: int) -> float:
+        """Send so many over one TCP connection and take them back; gives how many seconds that took."""
+        loop = asyncio.get_running_loop()
+        with socket_in(self._namespace, socket.AF_INET, socket.SOCK_STREAM) as connection:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await loop.sock_connect(connection, (self._address, ECHO_PORT))
+                    began = loop.time()
+                    sending = asyncio.ensure_future(loop.sock_sendall(connection, bytes(octets)))
+                    try:
+                        left = octets
+                        while left and (got := len(await loop.sock_recv(connection, 65536))):
+                            left -= got
+                        await sending
+                    finally:
+                        sending.cancel()
+            except (TimeoutError, OSError) as error:
+                raise AdapterError(f"guest {self._address}: {error or 'no answer'}") from error
+        if left:
+            raise AdapterError(f"guest {self._address}: {left} of {octets} octets did not come back")
+        return loop.time() - began
+
     async def wait_until_up(self, limit_s: float = 60.0) -> GuestInfo:
         """Wait for it to boot.
 

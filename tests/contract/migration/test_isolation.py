@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from migration import bandwidth
+from migration.bandwidth import NetworkCard
 from migration.isolation import Confinement, confinements
 from mobiscud.core.edge import Pvm
 from mobiscud.core.ids import PvmId
@@ -88,3 +91,39 @@ async def test_qemu_may_make_only_the_system_calls_it_needs(open_real_site: Open
         (host,) = site.hosts
         found = await asyncio.to_thread(confined_in, host.netns)
         assert [confinement.filters_calls for confinement in found] == [True]
+
+
+async def test_a_guest_gets_and_sends_no_more_than_it_may(open_real_site: OpenSite) -> None:
+    """There and back, each way once at 1 Mbit/s: however fast or slow the machine is, it takes as long as that takes."""
+    octets = 1 << 18
+    async with open_real_site(1) as site:
+        (here,), (host,) = site.cloudlets, site.hosts
+        await here.vms.start(PVM)
+        await site.boot_id(PVM)
+        guest = GuestClient(site.client_namespace, PVM.address, timeout_s=60)
+        await guest.echo_stream(octets)
+        for card in (
+            NetworkCard("vnet0", PVM.mac, down_mbit_s=1),
+            NetworkCard("vnet0", PVM.mac, up_mbit_s=1),
+        ):
+            await asyncio.to_thread(limit, host.netns, host.bridge, card)
+            assert await guest.echo_stream(octets) > (octets - bandwidth.SMALLEST_BURST) * 8 / 1e6
+            if card.down_mbit_s is not None:
+                await netns.run_in(host.netns, "tc", "qdisc", "del", "dev", "vnet0", "root")
+
+
+def limit(namespace: str, bridge: str, card: NetworkCard) -> None:
+    """As the node of the host does, which is in its namespace."""
+    program = f"""
+import asyncio
+from migration.bandwidth import NetworkCard, TrafficLimits
+
+class Cards:
+    async def network_card(self, pvm_id):
+        return {card!r}
+
+asyncio.run(TrafficLimits({bridge!r}, Cards()).begin(["pvm-1"]))
+"""
+    command = ("nsenter", f"--net={netns.path(namespace)}", sys.executable, "-c", program)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "traffic limited" in done.stdout + done.stderr, done.stdout + done.stderr

@@ -8,7 +8,8 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from migration.domain_xml import QEMU_NAMESPACE, domain_uuid, domain_xml, fingerprint_of
+from migration.bandwidth import NetworkCard
+from migration.domain_xml import QEMU_NAMESPACE, domain_uuid, domain_xml, fingerprint_of, network_card_of
 from migration.verdict import Accelerator, HypervisorFacts
 from mobiscud.core.edge import Pvm
 from mobiscud.core.ids import PvmId
@@ -106,6 +107,17 @@ def test_nothing_is_there_that_would_slow_a_migration_down() -> None:
     assert domain.find("devices/disk") is None
     assert domain.find("devices/memballoon[@model='none']") is not None
     assert domain.find("devices/interface/rom[@enabled='no']") is not None
+
+
+def test_limits_go_along_and_do_not_make_another_vm_of_it() -> None:
+    limited = IMAGE.model_copy(update={"down_mbit_s": 20.0, "up_mbit_s": 0.5})
+    text = domain_xml(PVM, limited, CONFIG, GATEWAY, FACTS)
+    assert fingerprint_of(text) == fingerprint_of(domain_xml(PVM, IMAGE, CONFIG, GATEWAY, FACTS))
+    running = text.replace("<source bridge", "<target dev='vnet5' /><source bridge")
+    assert network_card_of(running) == NetworkCard("vnet5", PVM.mac, 20.0, 0.5)
+    free = domain_xml(PVM, IMAGE, CONFIG, GATEWAY, FACTS).replace("<source bridge", "<target dev='t' /><source bridge")
+    assert network_card_of(free) == NetworkCard("t", PVM.mac)
+    assert network_card_of("<domain><devices/></domain>") is None
 
 
 def test_a_description_carries_its_fingerprint() -> None:
