@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 # guest; librsvg2-bin: plots as PNG; tshark, tcpdump: the tests' second opinion; the rest: tools for namespaces and for
 # building.
 PACKAGES="openvswitch-switch libvirt-daemon libvirt-dev libvirt-clients qemu-system-x86 qemu-utils mosquitto
-    clang llvm libbpf-dev linux-libc-dev bpftool busybox-static cpio librsvg2-bin tshark tcpdump ethtool iproute2
+    clang llvm libbpf-dev linux-libc-dev bpftool busybox-static cpio librsvg2-bin tshark tcpdump openssl ethtool iproute2
     iputils-ping kmod procps util-linux gcc libc6-dev pkg-config python3 python3-dev python3-venv"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
