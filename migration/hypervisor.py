@@ -61,7 +61,10 @@ class Hypervisor(Protocol):
         """Create and run a PVM that is absent; its own disk is made at the first time, and found again later."""
 
     async def expect(self, pvm: Pvm) -> None:
-        """Make ready for a PVM that will migrate here: an empty disk of its own, in place of one it left here once."""
+        """Make ready for an absent PVM that will migrate here: it gets an empty disk, and what it left here once goes.
+
+        That is its past, whether an image of its memory or a disk.
+        """
 
     async def restore(self, pvm: Pvm, *, paused: bool) -> bool:
         """Run an absent PVM from its saved image, and if so asked pause it then; the image is used up.

@@ -133,16 +133,16 @@ class LibvirtHypervisor:
     async def expect(self, pvm: Pvm) -> None:
         """Have libvirt make the disk; it makes none by itself that is based on an image."""
         image, _ = self._describe(pvm)
-        if image.disk is None or self._config.shared_disks:
-            return
-        base, format_ = image.disk, image.format
 
         def make() -> None:
             connection = self._open_connection()
             if self._find(pvm.id) is not None:
                 raise AdapterError(f"{pvm.id} is here already")
-            storage.drop_disk(connection, pvm.id, self._config.disks)
-            storage.keep_disk(connection, pvm.id, base, format_, self._config.disks)
+            for past in self._saved_images(pvm.id):
+                past.unlink(missing_ok=True)
+            if image.disk is not None and not self._config.shared_disks:
+                storage.drop_disk(connection, pvm.id, self._config.disks)
+                storage.keep_disk(connection, pvm.id, image.disk, image.format, self._config.disks)
 
         await self._call(f"make ready for {pvm.id}", make)
 

@@ -109,6 +109,7 @@ class PersonalVmHost:
         self._hypervisor: Hypervisor = hypervisor or LibvirtHypervisor(config, gateway, images)
         self._limit_s = limit_s
         self._limits = TrafficLimits(config.bridge, self._hypervisor)
+        self._has_limits = any(image.down_mbit_s or image.up_mbit_s for image in self._images.values())
         self._room = Room(config, self._hypervisor, self._put_aside)
         self._paused_in_order: dict[PvmId, None] = {}
         self._facts: HypervisorFacts | None = None
@@ -208,10 +209,14 @@ class PersonalVmHost:
     async def expect(self, pvm: Pvm) -> None:
         """Make ready for a PVM that is to migrate here, before its migration begins: a place, and its disk.
 
+        It runs elsewhere, so one that stands still here is its past, and goes.
+
         :raises AdapterError: it cannot come
         """
         await self._room.promise(pvm.id, self._memory_mib(pvm))
         async with self._lock(pvm.id):
+            if pvm.id in await self._hypervisor.paused():
+                await self._hypervisor.destroy(pvm.id)
             await self._hypervisor.expect(pvm)
 
     async def stop(self, pvm_id: PvmId) -> None:
@@ -224,9 +229,14 @@ class PersonalVmHost:
         if self._config.on_stop == "pause":
             self._paused_in_order.pop(pvm_id, None)
             self._paused_in_order[pvm_id] = None
+            await self._trim_pool()
+
+    async def _trim_pool(self) -> None:
+        try:
             while self._config.pool is not None and len(await self._hypervisor.paused()) > self._config.pool:
-                if not await self._put_aside():
-                    break
+                await self._put_aside()
+        except AdapterError as error:
+            log.warning("the pool is too large", cloudlet=self._config.cloudlet, reason=str(error))
 
     async def _stop(self, pvm_id: PvmId) -> None:
         async with self._lock(pvm_id):
@@ -486,7 +496,8 @@ class PersonalVmHost:
         before = self._states if self._facts is not None else None
         self._facts = await self._hypervisor.connect(self)
         self._states = await self._hypervisor.states()
-        await self._limits.begin(pvm_id for pvm_id, state in self._states.items() if state is PvmState.RUNNING)
+        if self._has_limits:
+            await self._limits.begin(pvm_id for pvm_id, state in self._states.items() if state is PvmState.RUNNING)
         log.info("hypervisor connected", cloudlet=self._config.cloudlet, mode=self.mode, **_shown(self._facts))
         for notice in difference(before, self._states, time.time_ns()) if before is not None else ():
             self._on_notice(notice)
@@ -512,7 +523,8 @@ class PersonalVmHost:
 
     def on_notice(self, notice: Notice) -> None:
         """Pass on what is new, with what only we know: whether the guest is leaving from here."""
-        self._limits.on_notice(notice)
+        if self._has_limits:
+            self._limits.on_notice(notice)
         state = self._states.get(notice.pvm_id, PvmState.ABSENT)
         following = advance(state, notice)
         if following is state:

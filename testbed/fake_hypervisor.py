@@ -116,6 +116,7 @@ class FakeHypervisor:
         """Have an empty disk."""
         if pvm.id in self.guests:
             raise AdapterError(f"{pvm.id} is here already")
+        self.saved.pop(pvm.id, None)
         self.disks.pop(pvm.id, None)
         self._disk(pvm)
 

@@ -54,3 +54,19 @@ async def test_the_pool_keeps_the_latest_in_memory_and_those_give_way_too(open_s
         await here.vms.stop(THIRD.id)
         await here.vms.start(OTHER)
         assert [await site.boot_id(pvm) for pvm in (PVM, OTHER)] == boot_ids
+
+
+async def test_a_pvm_that_comes_finds_nothing_of_its_past(open_site: OpenSite, tmp_path: Path) -> None:
+    async with open_site(2, on_stop="pause", saved_images=tmp_path / "saved") as site:
+        here, there = site.cloudlets
+        await here.vms.start(PVM)
+        past = await site.boot_id(PVM)
+        await here.vms.stop(PVM.id)
+        await there.vms.start(PVM)
+        present = await site.boot_id(PVM)
+        assert present != past
+
+        await here.vms.expect(PVM)
+        assert await here.vms.standing_still() == ()
+        await there.vms.migrate(PVM.id, here.migration_uri)
+        assert await site.boot_id(PVM) == present
