@@ -45,12 +45,19 @@ class Room:
         """
         async with self._one_at_a_time:
             while True:
-                reason = refusal(self._config, await self._taken(pvm_id), mib)
+                reason = await self.refuses(pvm_id, mib)
                 if reason is None:
                     break
                 if not await self._put_aside():
                     raise AdapterError(reason)
             self._promised[pvm_id] = mib, time.monotonic() + PROMISED_S
+
+    async def refuses(self, pvm_id: PvmId, mib: int) -> str | None:
+        """Say why a guest does not fit as things are; ``None``: it does.
+
+        :raises AdapterError: the hypervisor does not answer
+        """
+        return refusal(self._config, await self._taken(pvm_id), mib)
 
     def forget(self, pvm_id: PvmId) -> None:
         """Take a promise back, whether the guest is here now or does not come."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface
@@ -188,17 +188,23 @@ class PersonalVmHost:
                 case _ as never:
                     assert_never(never)
 
-    async def prepare(self, pvm: Pvm) -> bool:
-        """Have an absent PVM with a saved image stand ready in memory, so that ``start`` only lets it go on.
+    async def fill_pool(self, pvms: Sequence[Pvm]) -> None:
+        """Have those with a saved image stand ready in memory, as many as the pool may hold; first come, first served.
 
-        Gives whether it is here now, running or ready.
+        After a host's restart its memory is empty, and a pool that is empty serves nobody.
 
         :raises AdapterError: the hypervisor refuses
         """
-        async with self._lock(pvm.id):
-            if await self._hypervisor.state(pvm.id) is not PvmState.ABSENT:
-                return True
-            return await self._hypervisor.restore(pvm, paused=True)
+        for pvm in pvms:
+            if len(await self._hypervisor.paused()) >= (self._config.pool or 0):
+                return
+            async with self._lock(pvm.id):
+                if await self._hypervisor.state(pvm.id) is not PvmState.ABSENT:
+                    continue
+                if await self._room.refuses(pvm.id, self._memory_mib(pvm)) is not None:
+                    return
+                if await self._hypervisor.restore(pvm, paused=True):
+                    log.info("saved pvm stands ready", pvm=pvm.id, cloudlet=self._config.cloudlet)
 
     def keeps(self, pvm: Pvm) -> bool:
         """Tell whether a PVM that is stopped here leaves something that no other host has, and goes on from it."""

@@ -6,7 +6,7 @@ happens, a line to the other observing controllers alone, no journal, and events
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -72,6 +72,9 @@ class ObservedHypervisor:
 
     async def expect(self, pvm: Pvm) -> None:
         """It may come."""
+
+    async def fill_pool(self, pvms: Sequence[Pvm]) -> None:
+        """There is none."""
 
     async def stop(self, pvm_id: PvmId) -> None:
         """It would no longer."""

@@ -218,6 +218,9 @@ class CloudletController:
             self.submit(ue, UeLeft())
         if remembered:
             log.info("resumed", ues=len(remembered), paths=len(standing))
+        dormant = [record.pvm for record in self._records.values() if record.phase is Phase.DORMANT]
+        if dormant:
+            self._spawn(self._fill_pool(dormant), "pool")
 
     async def _stand_again(self, paths: Mapping[UeKey, PathSpec | None]) -> None:
         """Ask for the paths that stood: the switch learns whose they are, and mostly has nothing to do."""
@@ -540,6 +543,12 @@ class CloudletController:
             self.submit(ue, MoveFailed(str(error)))
         else:
             self.submit(ue, MoveSucceeded(moved.total_ms))
+
+    async def _fill_pool(self, dormant: Sequence[Pvm]) -> None:
+        try:
+            await self._hypervisor.fill_pool(dormant)
+        except MobiScudError as error:
+            log.warning("the pool is not filled", error=str(error))
 
     def _teller(self, ue: UeKey, pvm: Pvm, to: CloudletId) -> Callable[[MigrationProgress], None]:
         """Publishes the progress of a migration, now and then."""

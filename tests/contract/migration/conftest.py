@@ -43,6 +43,10 @@ class Cloudlet:
 
     vms: PersonalVmHost
     migration_uri: str
+    config: HypervisorConfig
+    gateway: IPv4Interface
+    hypervisor: FakeHypervisor | None = None
+    """None: the one of ``config``."""
     notices: list[Notice] = field(default_factory=list)
 
     def heard(self, kind: type[Notice]) -> list[Notice]:
@@ -201,7 +205,7 @@ async def _enter(
 ) -> Cloudlet:
     notices: list[Notice] = []
     vms = PersonalVmHost(config, gateway, notices.append, images=images, hypervisor=hypervisor)
-    return Cloudlet(await stack.enter_async_context(vms), uri, notices)
+    return Cloudlet(await stack.enter_async_context(vms), uri, config, gateway, hypervisor, notices)
 
 
 async def _wire(prefix: str, cloudlets: int) -> list[str]:

@@ -81,21 +81,6 @@ async def test_a_kept_pvm_goes_on_where_it_was(
         assert [notice.reason for notice in here.heard(PvmStopped)] == ([] if reason is None else [reason])
 
 
-async def test_a_saved_pvm_stands_ready_before_it_is_wanted(open_site: OpenSite, tmp_path: Path) -> None:
-    async with open_site(1, on_stop="save", saved_images=tmp_path / "saved") as site:
-        (here,) = site.cloudlets
-        assert not await here.vms.prepare(PVM)
-        await here.vms.start(PVM)
-        boot_id = await site.boot_id(PVM)
-        await here.vms.stop(PVM.id)
-
-        assert await here.vms.prepare(PVM)
-        assert await here.vms.running() == ()
-        assert await here.vms.prepare(PVM)
-        await here.vms.start(PVM)
-        assert await site.boot_id(PVM) == boot_id
-
-
 async def test_an_image_of_another_description_is_not_used(open_site: OpenSite, tmp_path: Path) -> None:
     async with open_site(1, on_stop="save", saved_images=tmp_path / "saved") as site:
         (here,) = site.cloudlets

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from migration.service import PersonalVmHost
 from mobiscud.core.edge import Pvm
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import PvmId
@@ -54,6 +55,34 @@ async def test_the_pool_keeps_the_latest_in_memory_and_those_give_way_too(open_s
         await here.vms.stop(THIRD.id)
         await here.vms.start(OTHER)
         assert [await site.boot_id(pvm) for pvm in (PVM, OTHER)] == boot_ids
+
+
+async def test_a_pool_is_filled_from_saved_images_while_there_is_room(open_site: OpenSite, tmp_path: Path) -> None:
+    settings = {"on_stop": "pause", "pool": 0, "saved_images": tmp_path / "saved"}
+    async with open_site(1, **settings) as site:
+        (here,) = site.cloudlets
+        for pvm in (PVM, OTHER):
+            await here.vms.start(pvm)
+            await site.boot_id(pvm)
+        boot_id = await site.boot_id(OTHER)
+        for pvm in (PVM, OTHER):
+            await here.vms.stop(pvm.id)
+        assert await here.vms.standing_still() == ()
+        async with again(here, pool=1) as vms:
+            await vms.fill_pool((THIRD, OTHER, PVM))
+            assert await vms.standing_still() == (OTHER.id,)
+            assert await vms.running() == ()
+            await vms.start(OTHER)
+            assert await site.boot_id(OTHER) == boot_id
+        async with again(here, pool=1, max_pvms=1) as vms:
+            await vms.fill_pool((PVM,))
+            assert await vms.standing_still() == ()
+
+
+def again(cloudlet: Any, **settings: Any) -> PersonalVmHost:
+    """Another node that takes the same host over, with other settings."""
+    config = cloudlet.config.model_copy(update=settings)
+    return PersonalVmHost(config, cloudlet.gateway, lambda notice: None, hypervisor=cloudlet.hypervisor)
 
 
 async def test_a_pvm_that_comes_finds_nothing_of_its_past(open_site: OpenSite, tmp_path: Path) -> None:

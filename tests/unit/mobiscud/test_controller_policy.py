@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,8 @@ class Fakes:
         raise NotImplementedError
 
     async def abort(self, pvm_id: PvmId) -> None: ...
+
+    async def fill_pool(self, pvms: Sequence[Pvm]) -> None: ...
 
     async def running(self) -> tuple[PvmId, ...]:
         return tuple(self.runs)
