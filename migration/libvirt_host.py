@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
-from xml.etree import ElementTree
 
 import libvirt
 import structlog
@@ -20,9 +17,10 @@ from migration.bandwidth import NetworkCard
 from migration.domain_xml import domain_xml, fingerprint_of, network_card_of
 from migration.errors import HypervisorLostError
 from migration.hypervisor import CopyStatistics, MigrationOrder, Observer
-from migration.lifecycle import Notice, PvmResumed, PvmState, PvmStopped, PvmSuspended, StopReason
+from migration.libvirt_words import CLOSE_REASONS, facts_of, is_over_tls, notice_of, statistics_of
+from migration.lifecycle import PvmState
 from migration.threads import hand_over, in_thread, run_libvirt_events
-from migration.verdict import Accelerator, HypervisorFacts, MigrationMode
+from migration.verdict import HypervisorFacts, MigrationMode
 from mobiscud.core.edge import Pvm
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.ids import PvmId
@@ -32,45 +30,10 @@ Result = TypeVar("Result")
 
 log = structlog.get_logger(__name__)
 
-CPUINFO: Final = Path("/proc/cpuinfo")
 KEEPALIVE_INTERVAL_S: Final = 1
 KEEPALIVE_COUNT: Final = 3
 STATISTICS_GRACE_S: Final = 0.5
 """How long the final statistics, an event, may come after the call that they belong to."""
-
-MOVING: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED, libvirt.VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY})
-ARRIVED: Final = frozenset({libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED, libvirt.VIR_DOMAIN_EVENT_RESUMED_POSTCOPY})
-STOP_REASONS: Final[Mapping[int, StopReason]] = {
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: StopReason.SHUTDOWN,
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED: StopReason.DESTROYED,
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: StopReason.CRASHED,
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED: StopReason.MIGRATED,
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: StopReason.SAVED,
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: StopReason.FAILED,
-}
-CLOSE_REASONS: Final[Mapping[int, str]] = {
-    libvirt.VIR_CONNECT_CLOSE_REASON_ERROR: "input or output error",
-    libvirt.VIR_CONNECT_CLOSE_REASON_EOF: "libvirtd closed it",
-    libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE: "libvirtd does not answer",
-}
-
-
-def notice_of(pvm_id: PvmId, at_ns: int, event: int, detail: int) -> Notice | None:
-    """Translate a lifecycle event; ``None`` for one that tells nothing about where the guest executes."""
-    match event:
-        case libvirt.VIR_DOMAIN_EVENT_SUSPENDED:
-            return PvmSuspended(pvm_id, at_ns, migrating=detail in MOVING)
-        case libvirt.VIR_DOMAIN_EVENT_RESUMED:
-            return PvmResumed(pvm_id, at_ns, migrated=detail in ARRIVED)
-        case libvirt.VIR_DOMAIN_EVENT_STOPPED:
-            return PvmStopped(pvm_id, at_ns, STOP_REASONS.get(detail, StopReason.UNKNOWN))
-        case _:
-            return None
-
-
-def is_over_tls(uri: str) -> bool:
-    """Tell whether a libvirt URI asks for TLS."""
-    return urlsplit(uri).scheme.endswith("+tls")
 
 
 class LibvirtHypervisor:
@@ -312,7 +275,7 @@ class LibvirtHypervisor:
                 raise
             if found.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
                 return None
-            return _statistics(found)
+            return statistics_of(found)
 
         return await self._call(f"statistics of {pvm_id}", ask)
 
@@ -351,7 +314,7 @@ class LibvirtHypervisor:
             (libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_job_completed),
         ):
             self._callbacks.append(connection.domainEventRegisterAny(None, number, callback, None))
-        return _facts_of(connection)
+        return facts_of(connection)
 
     def _open_connection(self) -> Any:
         if self._connection is None:
@@ -415,7 +378,7 @@ class LibvirtHypervisor:
 
     def _on_job_completed(self, _connection: Any, domain: Any, found: dict[str, Any], _opaque: object) -> None:
         if self._loop is not None:
-            hand_over(self._loop, self._keep_final, PvmId(domain.name()), _statistics(found))
+            hand_over(self._loop, self._keep_final, PvmId(domain.name()), statistics_of(found))
 
     def _on_close(self, connection: Any, reason: int, _opaque: object) -> None:
         if self._loop is not None:
@@ -429,39 +392,3 @@ class LibvirtHypervisor:
     def _lose(self, connection: Any, reason: str) -> None:
         if self._observer is not None and connection is self._connection:
             self._observer.on_lost(reason)
-
-
-def _statistics(found: Mapping[str, Any]) -> CopyStatistics:
-    """Read a job's typed parameters (libvirt-domain.h, VIR_DOMAIN_JOB_*)."""
-    return CopyStatistics(
-        iteration=found.get("memory_iteration", 0),
-        bytes_moved=found.get("memory_processed", 0),
-        bytes_remaining=found.get("memory_remaining", 0),
-        downtime_ms=found.get("downtime"),
-    )
-
-
-def _facts_of(connection: Any) -> HypervisorFacts:
-    """Ask what QEMU this is, and choose what executes its guests."""
-    version = connection.getVersion()
-    accelerator = Accelerator.KVM if _has_hardware_kvm(connection) else Accelerator.TCG
-    kind = "kvm" if accelerator is Accelerator.KVM else "qemu"
-    described = ElementTree.fromstring(connection.getDomainCapabilities(None, "x86_64", None, kind))
-    return HypervisorFacts(
-        qemu_version=(version // 1_000_000, version // 1000 % 1000, version % 1000),
-        accelerator=accelerator,
-        emulator=described.findtext("path", ""),
-        machine=described.findtext("machine", ""),
-    )
-
-
-def _has_hardware_kvm(connection: Any) -> bool:
-    """Tell whether libvirt offers KVM, and the processor (of this machine: a controller sits beside its hypervisor)
-    has what KVM wants. Nested virtual machines offer kinds of KVM without it, under which a guest may never boot.
-    """
-    try:
-        connection.getDomainCapabilities(None, "x86_64", None, "kvm")
-    except libvirt.libvirtError:
-        return False
-    flags = re.search(r"^flags\s*:(.*)$", CPUINFO.read_text(), re.MULTILINE)
-    return flags is not None and not {"vmx", "svm"}.isdisjoint(flags[1].split())

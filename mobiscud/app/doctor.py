@@ -213,7 +213,7 @@ async def _hypervisor(config: Config, host: HypervisorConfig, *, needed: bool) -
 def _beside(config: Config, host: HypervisorConfig) -> Iterator[Finding]:
     """What lies beside the hypervisor, on this machine."""
     from migration.isolation import confinements, open_settings
-    from migration.libvirt_host import is_over_tls
+    from migration.libvirt_words import is_over_tls
 
     for problem in missing_files(config.images, host):
         yield Finding(Level.FAIL, "images", problem, "put it there, at the same path on every host")

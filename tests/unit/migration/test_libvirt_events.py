@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from migration.libvirt_host import notice_of
+from migration.libvirt_words import notice_of
 from migration.lifecycle import Notice, PvmResumed, PvmStopped, PvmSuspended, StopReason
 from mobiscud.core.ids import PvmId
 
