@@ -53,7 +53,7 @@ def ok(subject: str, found: str) -> Finding:
 
 
 def capabilities(effective: int, parts: Collection[Part]) -> Iterator[Finding]:
-    """Compare the mask of effective capabilities with what the parts need; what no part needs is a warning."""
+    """Compare the mask of effective capabilities with what the parts need; where there are none, all are looked at."""
 
     def has(*numbers: int) -> bool:
         return any(effective >> number & 1 for number in numbers)
@@ -64,6 +64,8 @@ def capabilities(effective: int, parts: Collection[Part]) -> Iterator[Finding]:
         (Part.CONTROLLER, "CAP_BPF or CAP_SYS_ADMIN", has(BPF, SYS_ADMIN), "loading the datapath"),
     )
     for part, name, there, purpose in rows:
+        if parts and part not in parts:
+            continue
         if there:
             yield ok("capabilities", f"{name}: {purpose}")
         else:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import importlib.util
 import os
 import re
 import shutil
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 from typing import Final
@@ -45,6 +47,7 @@ CERTIFICATES: Final = (
     "qemu/client-cert.pem",
 )
 STA_UNSYNC: Final = 0x0040
+SIOCGIFFLAGS, IFF_UP = 0x8913, 1
 
 
 async def examine(config: Config) -> list[Finding]:
@@ -64,25 +67,35 @@ def parts_of(config: Config) -> frozenset[Part]:
 
 def _local(config: Config, parts: Collection[Part]) -> Iterator[Finding]:
     """What needs nobody's answer."""
-    controls = Part.CONTROLLER in parts
     status = Path("/proc/self/status").read_text()
     effective = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
     yield from checks.capabilities(int(effective[1], 16) if effective else 0, parts)
     yield checks.kernel(os.uname().release)
     yield from _interfaces(config)
-    present = {name for name in (*BUILD_TOOLS, *OPENVSWITCH, *HYPERVISOR) if shutil.which(name)}
-    yield from checks.programs("bpf", BUILD_TOOLS, present, needed=controls)
-    switch = next((s for s in config.switches if _is_own(config, s.cloudlet)), None)
-    bpffs = str(switch.bpffs) if switch else "/sys/fs/bpf"
-    yield checks.bpf_file_system(Path("/proc/self/mounts").read_text(), bpffs, needed=controls)
-    yield from checks.programs("openvswitch", OPENVSWITCH, present, needed=controls)
-    yield from checks.programs("hypervisor", HYPERVISOR, present, needed=controls)
-    for module, purpose in EXTRAS.items():
-        if importlib.util.find_spec(module) is None:
-            level = Level.FAIL if controls else Level.WARN
-            yield Finding(level, "python", f"no {module}, which {purpose} takes", "pip install 'mobiscud[node]'")
+    if _concerns(Part.CONTROLLER, parts):
+        yield from _installed(config, needed=Part.CONTROLLER in parts)
     yield _state_directory(config)
     yield _clock()
+
+
+def _concerns(part: Part, parts: Collection[Part]) -> bool:
+    """Whether what a part needs is looked at: where nobody says what this node is, it may be anything."""
+    return not parts or part in parts
+
+
+def _installed(config: Config, *, needed: bool) -> Iterator[Finding]:
+    """What a controller works with."""
+    present = {name for name in (*BUILD_TOOLS, *OPENVSWITCH, *HYPERVISOR) if shutil.which(name)}
+    yield from checks.programs("bpf", BUILD_TOOLS, present, needed=needed)
+    switch = next((s for s in config.switches if _is_own(config, s.cloudlet)), None)
+    bpffs = str(switch.bpffs) if switch else "/sys/fs/bpf"
+    yield checks.bpf_file_system(Path("/proc/self/mounts").read_text(), bpffs, needed=needed)
+    yield from checks.programs("openvswitch", OPENVSWITCH, present, needed=needed)
+    yield from checks.programs("hypervisor", HYPERVISOR, present, needed=needed)
+    for module, purpose in EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            level = Level.FAIL if needed else Level.WARN
+            yield Finding(level, "python", f"no {module}, which {purpose} takes", "pip install 'mobiscud[node]'")
 
 
 def _is_own(config: Config, cloudlet: str) -> bool:
@@ -92,15 +105,27 @@ def _is_own(config: Config, cloudlet: str) -> bool:
 
 def _interfaces(config: Config) -> Iterator[Finding]:
     for name in config.monitor.interfaces:
-        try:
-            state = Path("/sys/class/net", name, "operstate").read_text().strip()
-        except OSError:
+        if not _exists(name):
             yield Finding(Level.FAIL, "interfaces", f"there is no {name}", "monitor.interfaces: ip link shows them")
-            continue
-        if state == "down":
+        elif not _is_up(name):
             yield Finding(Level.WARN, "interfaces", f"{name} is down", f"ip link set {name} up")
         else:
             yield ok("interfaces", name)
+
+
+def _exists(interface: str) -> bool:
+    try:
+        return socket.if_nametoindex(interface) > 0
+    except OSError:
+        return False
+
+
+def _is_up(interface: str) -> bool:
+    """Ask for the interface's flags (netdevice(7)); /sys may show another network namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        request = struct.pack("16sH14x", interface.encode(), 0)
+        _, flags = struct.unpack("16sH14x", fcntl.ioctl(asking, SIOCGIFFLAGS, request))
+    return bool(flags & IFF_UP)
 
 
 def _state_directory(config: Config) -> Finding:
@@ -140,7 +165,7 @@ async def _remote(config: Config, parts: Collection[Part]) -> AsyncIterator[Find
             async for finding in _switch(switch):
                 yield finding
     hosts = [host for host in config.hypervisors if _is_own(config, host.cloudlet)]
-    for host in hosts or [HypervisorConfig(cloudlet="none")]:
+    for host in (hosts or [HypervisorConfig(cloudlet="none")]) if _concerns(Part.CONTROLLER, parts) else ():
         async for finding in _hypervisor(config, host, needed=controls):
             yield finding
     yield await _broker(config)
@@ -217,7 +242,7 @@ def _beside(config: Config, host: HypervisorConfig) -> Iterator[Finding]:
 
     for problem in missing_files(config.images, host):
         yield Finding(Level.FAIL, "images", problem, "put it there, at the same path on every host")
-    if not Path("/sys/class/net", host.bridge).is_dir():
+    if not _exists(host.bridge):
         yield Finding(Level.FAIL, "hypervisor", f"no bridge {host.bridge}", f"ip link add {host.bridge} type bridge")
     for problem in open_settings(host.bridge):
         found = f"VMs may reach this host: {problem}"

@@ -29,7 +29,8 @@ def test_a_line_has_its_level_first_and_its_mend_last() -> None:
 def test_only_what_a_part_needs_fails() -> None:
     assert levels(checks.capabilities(ALL_CAPABILITIES, set(Part))) == ["ok"] * 3
     assert levels(checks.capabilities(0, set())) == ["warn"] * 3
-    assert levels(checks.capabilities(0, {Part.MONITOR})) == ["fail", "warn", "warn"]
+    assert levels(checks.capabilities(0, {Part.MONITOR})) == ["fail"]
+    assert levels(checks.capabilities(0, {Part.CONTROLLER})) == ["fail", "fail"]
     assert levels(checks.capabilities(1 << 13 | 1 << 12 | 1 << 39, set(Part))) == ["ok"] * 3
     assert levels(checks.programs("bpf", {"clang": "clang"}, set(), needed=True)) == ["fail"]
     assert levels(checks.programs("bpf", {"clang": "clang"}, set(), needed=False)) == ["warn"]
@@ -108,10 +109,17 @@ async def test_whatever_a_node_lacks_is_found() -> None:
     assert failed >= {"interfaces", "openflow", "libvirt", "images", "hypervisor", "broker"}
 
 
+async def test_a_monitor_is_not_asked_for_a_hypervisor() -> None:
+    findings = await examine(parse("monitor: {interfaces: [lo]}"))
+    assert {f.subject for f in findings} == {"capabilities", "kernel", "interfaces", "state", "clock", "broker"}
+
+
 async def test_without_a_configuration_nothing_fails_for_what_nobody_asked() -> None:
     findings = await examine(Config())
     assert [str(finding) for finding in findings if finding.level is Level.FAIL] == []
-    assert {"capabilities", "kernel", "bpf", "openvswitch", "broker", "clock"} <= {f.subject for f in findings}
+    assert {"capabilities", "kernel", "bpf", "openvswitch", "hypervisor", "broker", "clock"} <= {
+        f.subject for f in findings
+    }
 
 
 def test_the_command_ends_with_1_when_something_fails(tmp_path: Path) -> None:
