@@ -74,7 +74,8 @@ def _trade_off(result: Mapping[str, Any]) -> Figure:
         panel.set_xlabel(f"{label}, of a user a day")
         panel.set_xlim(left=0)
         panel.margins(x=0.08)
-    panels[0].set_ylim(beside - (max(means) - beside) / 12, max(means) + (max(means) - beside) / 20)
+    span = max(max(means) - beside, 1.0)
+    panels[0].set_ylim(beside - span / 12, beside + span * 1.05)
     panels[0].set_ylabel("mean round-trip time to the VM, ms")
     panels[-1].annotate("beside the user", (0, beside), xytext=(6, 3), textcoords="offset points", fontsize=7.5)
     _notes(panels[0], result["runs"])
@@ -105,7 +106,9 @@ def _day(result: Mapping[str, Any]) -> Figure:
     connected, rtt, moves = figure.subplots(3, 1, sharex=True)
     shown = [runs[len(runs) // 2] for runs in _by_curve(result["runs"]).values()]
     hours = [hour["hour"] for hour in shown[0]["hours"]]
-    connected.stairs([hour["connected"] for hour in shown[0]["hours"]], [*hours, len(hours)], color="#444", lw=1.4)
+    connected.stairs(
+        [hour["connected"] for hour in shown[0]["hours"]], [*hours, len(hours)], color="#444", lw=1.4, baseline=None
+    )
     connected.set_ylabel("connected users")
     connected.set_ylim(bottom=0)
     for run, (colour, mark, stroke) in zip(shown, _styles(), strict=False):
@@ -115,7 +118,7 @@ def _day(result: Mapping[str, Any]) -> Figure:
         rtt.plot(at, [hour["rtt_ms"] for hour in run["hours"]], label=label, **look)
         moves.plot(at, [hour["migrations"] / 3600 for hour in run["hours"]], **look)
     rtt.set_ylabel("mean round-trip time, ms")
-    rtt.set_ylim(bottom=0)
+    rtt.set_ylim(0, 1.12 * max(hour["rtt_ms"] or 0.0 for run in shown for hour in run["hours"]))
     moves.set_ylabel("migrations a second")
     moves.set_ylim(bottom=0)
     moves.set_xlabel("hour of the day")
