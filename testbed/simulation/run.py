@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from mobiscud.core.errors import ConfigError
 from testbed.report import machine
 from testbed.simulation import migrations
 from testbed.simulation.mobility import Walk, walks
@@ -33,7 +34,7 @@ def say(message: str) -> None:
 def run(scenario: Scenario, out: Path, say: Say = say) -> dict[str, Any]:
     """Try each policy on the same walks, and write what came of it below ``out``.
 
-    :raises ConfigError: the trace or the measured migrations cannot be read
+    :raises ConfigError: the trace or the measured migrations cannot be read, or the trace is empty
     """
     from testbed.simulation import curves  # matplotlib: let its lack be said before the day, not after it
 
@@ -54,11 +55,13 @@ def run(scenario: Scenario, out: Path, say: Say = say) -> dict[str, Any]:
 def compute(scenario: Scenario, say: Say) -> dict[str, Any]:
     """What comes of each policy. ``digest`` is over the scenario and its results: equal where these are.
 
-    :raises ConfigError: the trace or the measured migrations cannot be read
+    :raises ConfigError: the trace or the measured migrations cannot be read, or the trace is empty
     """
     measured = migrations.load(scenario.vm.guest, scenario.vm.measured)
     began = time.monotonic()
     paths = list(walks(scenario))
+    if not any(path.times for path in paths):
+        raise ConfigError("mobility.file: nobody is anywhere in that time")
     say(f"{len(paths):,} users' walks of {scenario.hours:g} h, in {time.monotonic() - began:.0f} s")
     runs = []
     seconds: list[dict[str, float]] = []

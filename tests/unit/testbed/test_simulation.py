@@ -224,6 +224,14 @@ def test_a_trace_is_walked_as_it_is_written(tmp_path: Path) -> None:
     assert list(mobility.walks(scenario)) == [walk_of((0, 3), (10, 4)), walk_of((5, 4))]
 
 
+def test_a_trace_in_which_nobody_is_is_refused(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("0,99999,3\n")
+    scenario = Scenario(ues=2, cloudlets=9, hours=1, mobility=MobilityConfig(model="trace", file=trace))
+    with pytest.raises(ConfigError, match="nobody is anywhere in that time"):
+        run.compute(scenario, lambda _: None)
+
+
 @pytest.mark.parametrize("line", ["0,1", "2,1,1", "-1,1,1", "0,1,9", "0,-1,1", "0,nan,1", "0,x,1"])
 def test_a_trace_that_is_none_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
     trace = tmp_path / "trace.csv"
