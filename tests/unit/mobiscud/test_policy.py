@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mobiscud.controller.inputs import HandoverExpected, HandoverOrdered, Tunnels, read
 from mobiscud.controller.outlook import REMEMBERED, Outlook
 from mobiscud.controller.policy import (
     AskAgain,
@@ -30,9 +31,17 @@ from mobiscud.controller.policy import (
 from mobiscud.core.commands import Moment
 from mobiscud.core.config import CostConfig, LinkConfig, MigrationConfig, OverrideConfig
 from mobiscud.core.edge import Pvm
-from mobiscud.core.events import PvmMigrated, PvmMigrating, PvmMigrationFailed, UsageReported
-from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid, UeKey
+from mobiscud.core.events import (
+    HandoverExecuting,
+    HandoverPrepared,
+    PvmMigrated,
+    PvmMigrating,
+    PvmMigrationFailed,
+    UsageReported,
+)
+from mobiscud.core.ids import CloudletId, EnbId, FTeid, PvmId, Teid, UeKey
 from mobiscud.core.times import rfc3339
+from mobiscud.core.ue import Enb, Forwarding, HandoverEnd, HandoverKind
 from mobiscud.core.usage import Carried
 
 C1, C2, C3 = CloudletId("c1"), CloudletId("c2"), CloudletId("c3")
@@ -231,3 +240,33 @@ def test_cost_reckons_with_the_traffic_that_was_counted() -> None:
     assert COST.decide(facts((C1, 0), (C2, 60), now=60, estimate=busy)) == Move()
     assert isinstance(COST.decide(facts((C1, 0), (C2, 60), now=60, estimate=quiet)), AskAgain)
     assert COST.decide(facts((C1, 0), (C2, 60), now=900, estimate=silent)) == AskAgain(60.0, "no traffic")
+
+
+# The moments at which it is asked ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "moment"), [(HandoverKind.S1, Moment.PREPARED), (HandoverKind.X2, Moment.EXECUTING)])
+def test_in_x2_the_ue_has_gone_when_the_target_is_known(kind: HandoverKind, moment: Moment) -> None:
+    event = HandoverPrepared(**handover(kind))  # type: ignore[arg-type]
+    assert read(event, {2: C2}) == HandoverExpected(C2, "45.45.0.2", Tunnels(), moment)
+
+
+def test_a_handover_command_is_an_order() -> None:
+    event = HandoverExecuting(**handover(HandoverKind.S1), forwarding=Forwarding())  # type: ignore[arg-type]
+    assert read(event, {2: C2}) == HandoverOrdered()
+
+
+def handover(kind: HandoverKind) -> dict[str, object]:
+    """What the events of a handover to the eNodeB of c2 have in common."""
+    there = Enb(None, EnbId(2), "10.0.0.12")
+    ends = {"source": HandoverEnd(Enb(None, EnbId(1), "10.0.0.11")), "target": HandoverEnd(there)}
+    return {
+        "at": 0,
+        "origin": b"",
+        "ue": UE,
+        "ue_ip": ("45.45.0.2",),
+        "kind": kind,
+        **ends,
+        "enb": there,
+        "bearers": (),
+    }
