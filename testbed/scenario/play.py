@@ -38,6 +38,7 @@ from testbed.spawn import PYTHON, Child
 from testbed.topology import INTERNET_SERVER
 
 BOOT_LIMIT_S: Final = 90.0
+END_LIMIT_S: Final = 30.0
 SETTLE_LIMIT_S: Final = 60.0
 ENDS: Final = ("pvm.migrated", "pvm.migration_failed")
 """What tells of a migration's end."""
@@ -110,14 +111,27 @@ class Play:
                     tasks.create_task(self._strike(fault), name=f"fault-{fault.do}")
                 tasks.create_task(self._until(self._scenario.duration_s), name="duration")
             await self._settled(None)
-        for subscriber, before in boot_ids.items():
-            after = (await self._guest(subscriber).wait_until_up(BOOT_LIMIT_S)).boot_id
-            if after != before:
-                raise AdapterError(f"the guest of {subscriber.ue} is not the one it was: boot id {before}, now {after}")
-        if boot_ids:
-            say("the guests are the ones they were; the UEs detach")
+        await self._look_after(boot_ids)
         await self._detach_all()
         return self._outcome
+
+    async def _look_after(self, boot_ids: Mapping[Subscriber, str]) -> None:
+        """See whether the guests are the ones they were. Where faults were asked for, one that is not is a result.
+
+        :raises AdapterError: one is not, without any fault
+        """
+        for subscriber, before in boot_ids.items():
+            try:
+                after = (await self._guest(subscriber).wait_until_up(END_LIMIT_S)).boot_id
+                if after != before:
+                    raise AdapterError(f"the guest is not the one it was: boot id {before}, now {after}")
+            except AdapterError as error:
+                if not self._scenario.faults:
+                    raise
+                self._outcome.failures.append(f"{subscriber.ue}: at the end {error}")
+                self._bed.say(f"{subscriber.ue}: {error}")
+            else:
+                self._bed.say(f"{subscriber.ue}: the guest is the one it was (boot id {after})")
 
     # Before and after ---------------------------------------------------------------------------------------------
 

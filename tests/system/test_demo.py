@@ -25,7 +25,7 @@ def test_the_vm_follows_and_nothing_is_left(tmp_path: Path, traces: Traces) -> N
     before = traces()
     done = subprocess.run([*DEMO, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "the guests are the ones they were" in done.stderr
+    assert "the guest is the one it was" in done.stderr
     assert traces() - before == set()
 
     results = json.loads((tmp_path / "results.json").read_text())
