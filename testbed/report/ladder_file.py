@@ -35,6 +35,8 @@ def draw(source: Path, *, begin_s: float = 0.0, end_s: float | None = None) -> D
     shown = [
         rung for rung in rungs if rung.at - origin >= begin_s * NS and (end_s is None or rung.at - origin <= end_s * NS)
     ]
+    if not shown:
+        raise ConfigError(f"{source}: nothing happens there; the whole takes {(rungs[-1].at - origin) / NS:.1f} s")
     left_out = len(shown) - MOST_RUNGS
     more = f" · {left_out} more left out: choose a part with --from and --to" if left_out > 0 else ""
     return ladder.draw_rungs(shown[:MOST_RUNGS], f"{source.name}{more}")

@@ -66,6 +66,8 @@ def test_a_part_can_be_chosen() -> None:
     assert part.height < whole.height / 2
     assert "Handover Notify" in part.render()
     assert "Attach Request" not in part.render()
+    with pytest.raises(ConfigError, match=r"nothing happens there; the whole takes 1\.0 s"):
+        ladder_file.draw(CAPTURES / "epc-s1-handover-1.pcap", begin_s=5)
 
 
 def test_an_experiment_shows_what_mobiscud_did_among_the_messages(synthetic: Any, tmp_path: Path) -> None:
