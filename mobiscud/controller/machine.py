@@ -224,7 +224,7 @@ def _end(r: UeRecord) -> Result:
 
 def _without_ue(r: UeRecord) -> UeRecord:
     """What is known of a PVM alone."""
-    return UeRecord(r.pvm, r.here, pvm_at=r.pvm_at, token=r.token, lingers=r.lingers, keeps=r.keeps)
+    return UeRecord(r.pvm, r.here, pvm_at=r.pvm_at, token=r.token, epoch=r.epoch, lingers=r.lingers, keeps=r.keeps)
 
 
 def _known(cloudlet: CloudletId | None) -> CloudletId:

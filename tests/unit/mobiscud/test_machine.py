@@ -767,6 +767,12 @@ def test_a_guest_that_ends_of_itself_is_started_anew() -> None:
     lending().on(PvmCrashed("crashed"), stopped, SetPath(None, OffloadRemoved)).is_in(Phase.AWAY)
 
 
+def test_the_ledger_counts_on_while_the_user_is_away() -> None:
+    assert dormant().record.epoch == 1
+    assert serving().on(UeLeft(), SetPath(None, OffloadRemoved), *STOPPED).record.epoch == 1
+    assert Playbook(C3, epoch=4).on(UeLeft()).record.epoch == 4
+
+
 def test_the_ledger_counts_owners() -> None:
     assert serving().record.epoch == 1
     source = pushing().on(MoveSucceeded(900.0), TellMoved(C2, 900.0), ForgetPackets(PVM), SetPath(None, OffloadRemoved))
