@@ -20,15 +20,20 @@ _HEIGHT: Final = re.compile(r'<svg [^>]*height="([0-9.]+)"')
 LIMIT_S: Final = 60.0
 
 
-def beside(plots: Iterable[Path]) -> bool:
-    """Make a PNG file beside each SVG file; ``False``, and none, where the program is missing. A picture that is very
+def available() -> bool:
+    """Whether the program is there."""
+    return shutil.which(PROGRAM) is not None
+
+
+def beside(plots: Iterable[Path]) -> None:
+    """Make a PNG file beside each SVG file; none where the program is missing. A picture that is very
     tall, as the ladder of a long experiment, gets fewer pixels, or none where one could read nothing in it.
 
     :raises AdapterError: it cannot draw one
     """
     program = shutil.which(PROGRAM)
     if program is None:
-        return False
+        return
     for plot in plots:
         zoom = min(ZOOM, MOST_PIXELS / _height(plot))
         if zoom < 1:
@@ -38,7 +43,6 @@ def beside(plots: Iterable[Path]) -> bool:
             subprocess.run(command, check=True, capture_output=True, timeout=LIMIT_S)
         except (subprocess.SubprocessError, OSError) as error:
             raise AdapterError(f"{PROGRAM} cannot draw {plot}: {error}") from error
-    return True
 
 
 def _height(plot: Path) -> float:

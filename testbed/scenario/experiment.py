@@ -26,7 +26,7 @@ from typing import Any, Final
 from mobiscud.core.errors import AdapterError, ConfigError, MobiScudError, SetupError
 from testbed import sweep
 from testbed.experiment import Progress, RunningTestbed
-from testbed.report import experiment_page, machine
+from testbed.report import experiment_page, machine, png
 from testbed.scenario import external, figures, mobility, schema
 from testbed.scenario.figures import RUN_FILE, Run
 from testbed.scenario.play import Play
@@ -109,6 +109,8 @@ def run(source: Source, out: Path) -> Path:
     asyncio.run(_interruptible(_all_runs(source, out, say)))
     say("writing the report")
     page = write_report(out)
+    if not png.available():
+        say(f"no plots as PNG: {png.PROGRAM} is not installed (apt install librsvg2-bin)")
     say(f"done: {page}")
     return page
 

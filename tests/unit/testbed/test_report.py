@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -222,11 +221,11 @@ def test_steps_are_round(span: float, most: int, step: float) -> None:
     assert len(ticks(0, span, most)) <= most + 1
 
 
-@pytest.mark.skipif(shutil.which(png.PROGRAM) is None, reason="rsvg-convert is not installed")
+@pytest.mark.skipif(not png.available(), reason="rsvg-convert is not installed")
 def test_pictures_are_drawn_as_png_but_none_that_is_too_tall(tmp_path: Path) -> None:
     for name, height in (("small", 100), ("tall", 20_000), ("endless", 40_000)):
         (tmp_path / f"{name}.svg").write_text(Drawing(200, height, name).render_file())
-    assert png.beside(sorted(tmp_path.glob("*.svg")))
+    png.beside(sorted(tmp_path.glob("*.svg")))
     sizes = {
         file.stem: (int.from_bytes(file.read_bytes()[16:20]), int.from_bytes(file.read_bytes()[20:24]))
         for file in tmp_path.glob("*.png")
