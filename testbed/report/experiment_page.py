@@ -92,7 +92,10 @@ def write(out: Path, scenario: Scenario, runs: Sequence[Run], found: Mapping[str
 def _curves(scenario: Scenario, runs: Sequence[Run]) -> list[curves.Curve]:
     """Of the first repetition of each curve; TCP's bulk transfers have no round trip to speak of."""
     found: list[curves.Curve] = []
-    for app, name, of in curves_of(scenario, runs):
+    every = curves_of(scenario, runs)
+    taken = {COLOURS[name] for _, name, _ in every if name in COLOURS}
+    free = iter([colour for colour in range(1, curves.MOST_COLOURS + 1) if colour not in taken])
+    for app, name, of in every:
         run = of[0]
         if app.kind == "tcp" or len(found) == curves.MOST_COLOURS:
             continue  # the table has them all
@@ -113,7 +116,7 @@ def _curves(scenario: Scenario, runs: Sequence[Run]) -> list[curves.Curve]:
                 levels.append(curves.Level(max(begin, 0.0), end, median))
         points = [((p.sent_ns - began) / 1e9, p.rtt_ms) for p in packets if p.sent_ns >= began]
         label = NAMES.get(name, name)
-        colour = COLOURS.get(name, len(found) + 1)
+        colour = COLOURS.get(name) or next(free)
         found.append(curves.Curve(label, colour, points, levels, handovers, migrations))
     return found
 

@@ -119,9 +119,12 @@ def test_the_page_shows_curves_variants_faults_and_failures(out: Path) -> None:
         assert word in page
     assert page.count("c1 is killed") == 4
     assert "no such cell" in page
-    texts = [text.text for text in ET.parse(out / "curves.svg").getroot().iter("{http://www.w3.org/2000/svg}text")]
+    named = list(ET.parse(out / "curves.svg").getroot().iter("{http://www.w3.org/2000/svg}text"))
+    texts = [text.text for text in named]
     assert {"Internet server", "pvm, stay", "pvm, follow", "eNB1 → eNB2", "migration", "71.0"} <= set(texts)
     assert "var(" not in (out / "curves.svg").read_text(), "not every program knows variables"
+    colours = {text.text: text.attrib["class"] for text in named if "strong" in text.attrib["class"]}
+    assert sorted(colours.values()) == ["strong t1", "strong t2", "strong t3"], "each curve has its own colour"
 
 
 def test_experiments_are_compared(out: Path, tmp_path: Path) -> None:
