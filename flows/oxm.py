@@ -16,6 +16,7 @@ from typing import Final, assert_never
 from os_ken.ofproto import ofproto_v1_3 as of
 
 from flows.rules import (
+    ANY_DSCP,
     Action,
     AnswerArp,
     DecrementTtl,
@@ -49,8 +50,16 @@ class Oxm(IntEnum):
     ETH_DST = 3
     ETH_SRC = 4
     ETH_TYPE = 5
+    IP_DSCP = 8
+    IP_PROTO = 10
     IPV4_SRC = 11
     IPV4_DST = 12
+    TCP_SRC = 13
+    TCP_DST = 14
+    UDP_SRC = 15
+    UDP_DST = 16
+    SCTP_SRC = 17
+    SCTP_DST = 18
     ARP_OP = 21
     ARP_SPA = 22
     ARP_TPA = 23
@@ -58,6 +67,13 @@ class Oxm(IntEnum):
     IPV6_SRC = 26
     IPV6_DST = 27
 
+
+PORT_FIELDS: Final[Mapping[int, tuple[Oxm, Oxm]]] = {
+    6: (Oxm.TCP_SRC, Oxm.TCP_DST),
+    17: (Oxm.UDP_SRC, Oxm.UDP_DST),
+    132: (Oxm.SCTP_SRC, Oxm.SCTP_DST),
+}
+"""Source and destination port, by the protocol that they are of."""
 
 APPLY_ACTIONS = struct.Struct("!HHxxxx")
 GOTO_TABLE = struct.Struct("!HHBxxx")
@@ -111,6 +127,12 @@ def match_fields(match: Match, ports: Ports) -> bytes:
         found += _address_field(Oxm.IPV4_SRC, Oxm.IPV6_SRC, match.ip_src)
     if match.ip_dst:
         found += _address_field(Oxm.IPV4_DST, Oxm.IPV6_DST, match.ip_dst)
+    if match.dscp != ANY_DSCP:
+        found += field(Oxm.IP_DSCP, match.dscp.to_bytes(1))
+    if match.ip_proto:
+        found += field(Oxm.IP_PROTO, match.ip_proto.to_bytes(1))
+        for ours, port in zip(PORT_FIELDS.get(match.ip_proto, ()), (match.l4_src, match.l4_dst), strict=False):
+            found += field(ours, port.to_bytes(2)) if port else b""
     if match.arp_target:
         found += field(Oxm.ARP_OP, ARP_REQUEST.to_bytes(2)) + field(Oxm.ARP_TPA, address(match.arp_target))
     if match.arp_sender:
@@ -156,6 +178,14 @@ def read_match(fields: bytes, names: PortNames) -> Match:
                 found["ip_src"] = _ipv6_text(value)
             case Oxm.IPV6_DST:
                 found["ip_dst"] = _ipv6_text(value)
+            case Oxm.IP_DSCP:
+                found["dscp"] = int.from_bytes(value)
+            case Oxm.IP_PROTO:
+                found["ip_proto"] = int.from_bytes(value)
+            case Oxm.TCP_SRC | Oxm.UDP_SRC | Oxm.SCTP_SRC:
+                found["l4_src"] = int.from_bytes(value)
+            case Oxm.TCP_DST | Oxm.UDP_DST | Oxm.SCTP_DST:
+                found["l4_dst"] = int.from_bytes(value)
             case Oxm.ARP_OP:
                 operation = int.from_bytes(value)
             case Oxm.ARP_TPA:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
@@ -19,6 +20,7 @@ from flows.pipeline import (
     link_mac,
 )
 from flows.rules import (
+    ANY_DSCP,
     Action,
     AnswerArp,
     DecapRule,
@@ -90,22 +92,56 @@ def _family_rules(cookie: Cookie, ue_ip: str, pvm_ip: str, path: PathSpec, layou
         sent_on = replace(up, eth_src=link_mac(path.arriving_from))
         rules.append(FlowRule(cookie, flow_name(UPLINK, sent_on), UPLINK, EXCEPTION, sent_on, to_pvm))
 
-    down = Match(eth_type=ether_type, ip_src=address, ip_dst=to_match)
-    if path.ue_at == layout.cloudlet:
-        if path.downlink is not None:
-            rules.append(flow(DOWNLINK, down, Output(layout.gi_port)))
-    elif path.ue_at is not None:
-        rules.append(flow(DOWNLINK, down, *_to_peer(path.ue_at, layout)))
-    elif layout.sgi_port:
-        rules.append(flow(DOWNLINK, down, DecrementTtl(), Goto(CORE)))
-
     flows = () if path.flows == (ANYTHING,) else path.flows  # the same, said in another way
+    down = Match(eth_type=ether_type, ip_src=address, ip_dst=to_match)
+    rules += _downlink(cookie, down, flows, path, layout)
+
     names = tuple(f.rule if f.action is FlowAction.FORWARD_DECAPSULATED else "" for f in path.flows)
     names = names if any(names) else ()
     rules += (DecapRule(cookie, tunnel, address, ue, flows, names) for tunnel in path.uplinks)
     if path.downlink is not None:
         rules.append(EncapRule(cookie, ue, address, path.downlink, flows, names))
     return rules
+
+
+def _downlink(
+    cookie: Cookie, down: Match, flows: tuple[FlowFilter, ...], path: PathSpec, layout: Layout
+) -> Iterator[FlowRule]:
+    """Where packets from the personal VM to the UE (``down``) go.
+
+    What is not offloaded came by the core, and goes back that way, where there is one; it is told apart where the VM
+    is. The datapath program at the tunnel would only drop it.
+    """
+
+    def flow(match: Match, actions: tuple[Action, ...], rank: int = 0) -> FlowRule:
+        return FlowRule(cookie, flow_name(DOWNLINK, match), DOWNLINK, NORMAL + rank, match, actions)
+
+    to_ue: tuple[Action, ...] = ()
+    if path.ue_at == layout.cloudlet:
+        to_ue = (Output(layout.gi_port),) if path.downlink is not None else ()
+    elif path.ue_at is not None:
+        to_ue = _to_peer(path.ue_at, layout)
+    by_core: tuple[Action, ...] = (DecrementTtl(), Goto(CORE)) if layout.sgi_port else ()
+    if to_ue and by_core and flows and path.pvm_at == layout.cloudlet:
+        yield flow(down, by_core)
+        ways = {FlowAction.FORWARD_DECAPSULATED: to_ue, FlowAction.PASSTHROUGH: by_core, FlowAction.DROP: ()}
+        for rank, each in enumerate(reversed(flows), start=1):  # the first one counts most
+            yield flow(_answers(down, each), ways[each.action], rank)
+    elif to_ue:
+        yield flow(down, to_ue)
+    elif by_core and path.ue_at is None:
+        yield flow(down, by_core)
+
+
+def _answers(down: Match, flow: FlowFilter) -> Match:
+    """The packets of a flow on their way to the UE."""
+    return replace(
+        down,
+        dscp=ANY_DSCP if flow.dscp is None else flow.dscp,
+        ip_proto=flow.protocol or 0,
+        l4_src=flow.pvm_port or 0,
+        l4_dst=flow.ue_port or 0,
+    )
 
 
 def _to_peer(peer: CloudletId, layout: Layout) -> tuple[Action, ...]:

@@ -61,7 +61,10 @@ def flow_name(table: TableId, match: Match) -> str:
     if match.eth_type == EtherType.ARP:
         return "arp"
     name = "arriving" if table == UPLINK and match.eth_src else FLOW_NAMES.get(table, "static")
-    return name + ("6" if match.eth_type == EtherType.IPV6 else "")
+    name += "6" if match.eth_type == EtherType.IPV6 else ""
+    fields = (("dscp", match.dscp + 1), ("protocol", match.ip_proto), ("from", match.l4_src), ("to", match.l4_dst))
+    shown = [f"{what}={value - (what == 'dscp')}" for what, value in fields if value]
+    return "/".join([name, *shown])
 
 
 def link_mac(cloudlet: CloudletId) -> str:

@@ -18,6 +18,9 @@ OURS = Cookie(OWNER << OWNER_SHIFT)
 OURS_MASK = Cookie(0xFFFF << OWNER_SHIFT)
 
 
+ANY_DSCP = -1
+
+
 def ue_cookie(ue: UeKey) -> Cookie:
     """The cookie of all flows of one UE: ours, and never that of the static flows (zero below the owner)."""
     digest = int.from_bytes(sha256(ue.encode()).digest()[:6])
@@ -37,7 +40,8 @@ class Match:
     """What a packet must look like; an empty field matches anything.
 
     ``arp_target`` makes it an ARP request for that address, ``arp_sender`` an ARP answer by that one. ``ip_src`` and
-    ``ip_dst`` are of the version that ``eth_type`` says, with a prefix length where not all bits count.
+    ``ip_dst`` are of the version that ``eth_type`` says, with a prefix length where not all bits count. ``l4_src`` and
+    ``l4_dst`` are ports of ``ip_proto``, which of them there are; ``dscp`` is ANY_DSCP where any is meant.
     """
 
     in_port: str = ""
@@ -48,6 +52,10 @@ class Match:
     arp_target: str = ""
     eth_src: str = ""
     arp_sender: str = ""
+    dscp: int = ANY_DSCP
+    ip_proto: int = 0
+    l4_src: int = 0
+    l4_dst: int = 0
 
 
 @dataclass(frozen=True, slots=True)

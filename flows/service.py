@@ -355,7 +355,7 @@ class CloudletSwitch:
             self._adopt(rule)
         # Who begins to answer for an address says so unasked: the core then brings the VM's packets here at once.
         for rule in rules:
-            if isinstance(rule, FlowRule) and isinstance(answer := rule.actions[0], AnswerArp):
+            if isinstance(rule, FlowRule) and rule.actions and isinstance(answer := rule.actions[0], AnswerArp):
                 channel.inject(announcement(answer.address, answer.mac), rule.match.in_port)
 
     async def _delete(self, rules: list[Rule], channel: OpenFlowChannel) -> None:

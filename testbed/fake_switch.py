@@ -20,6 +20,7 @@ from flows.path import path_rules
 from flows.pipeline import CLASSIFY, Layout, core_rules, link_mac, static_rules
 from flows.plan import diff
 from flows.rules import (
+    ANY_DSCP,
     AnswerArp,
     DecapRule,
     DecrementTtl,
@@ -275,6 +276,18 @@ def _too_big(packet: Packet, mtu: int) -> Packet:
     return IPv6(src=packet.dst, dst=packet.src) / ICMPv6PacketTooBig(mtu=mtu) / quote
 
 
+def _matches_above(match: Match, ip: Packet) -> bool:
+    """Whether what an IP packet carries is what a match asks for."""
+    protocol, traffic_class = (ip.proto, ip.tos) if ip.version == 4 else (ip.nh, ip.tc)
+    ports = (ip.payload.sport, ip.payload.dport) if match.l4_src or match.l4_dst else (0, 0)
+    return (
+        match.ip_proto in (0, protocol)
+        and match.dscp in (ANY_DSCP, traffic_class >> 2)
+        and match.l4_src in (0, ports[0])
+        and match.l4_dst in (0, ports[1])
+    )
+
+
 def _matches(match: Match, port: str, packet: Ether) -> bool:
     if (
         match.in_port not in ("", port)
@@ -286,10 +299,11 @@ def _matches(match: Match, port: str, packet: Ether) -> bool:
         return False
     if match.eth_type in (EtherType.IPV4, EtherType.IPV6):
         ip = packet.payload
-        return all(
+        here = all(
             not asked or ip_address(address) in ip_network(asked)
             for asked, address in ((match.ip_src, ip.src), (match.ip_dst, ip.dst))
         )
+        return here and _matches_above(match, ip)
     if match.eth_type == EtherType.ARP:
         asked = packet[ARP].op == 1 and packet[ARP].pdst == match.arp_target
         return bool(asked or (packet[ARP].op == 2 and packet[ARP].psrc == match.arp_sender))

@@ -574,9 +574,8 @@ async def test_only_the_flows_named_are_offloaded(
     expected = ("pvm", to_pvm(inner)) if taken else ("core", uplink(inner))
     assert await bench.emerges("enb", uplink(inner), at=expected[0]) == [expected]
     back = from_pvm(datagram(PVM.address, UE_IP, pvm_port, ue_port, tos=tos))
-    before = await bench.count("not_offloaded")
-    assert [port for port, _ in await bench.emerges("pvm", back, at="enb" if taken else None)] == ["enb"] * taken
-    assert await bench.count("not_offloaded") == before + (not taken)
+    at = "enb" if taken else "sgi"
+    assert [port for port, _ in await bench.emerges("pvm", back, at=at)] == [at], "the way that it came"
 
 
 DROP, PASS = FlowAction.DROP, FlowAction.PASSTHROUGH
@@ -594,13 +593,29 @@ async def test_the_first_flow_that_fits_says_what_becomes_of_a_packet(
     inner = datagram(UE_IP, PVM.address, 1, pvm_port)
     expected = {None: [("pvm", to_pvm(inner))], PASS: [("core", uplink(inner))], DROP: []}[action]
     at = expected[0][0] if expected else None
-    dropped, not_offloaded = await bench.count("discarded"), await bench.count("not_offloaded")
+    dropped = await bench.count("discarded")
     assert await bench.emerges("enb", uplink(inner), at=at) == expected
     back = from_pvm(datagram(PVM.address, UE_IP, pvm_port, 1))
-    emerged = await bench.emerges("pvm", back, at="enb" if action is None else None)
-    assert [port for port, _ in emerged] == ["enb"] * (action is None)
-    assert await bench.count("discarded") == dropped + 2 * (action is DROP)
-    assert await bench.count("not_offloaded") == not_offloaded + (action is PASS)
+    ways = {None: "enb", PASS: "sgi", DROP: None}
+    assert [port for port, _ in await bench.emerges("pvm", back, at=ways[action])] == [ways[action]] * (action != DROP)
+    assert await bench.count("discarded") == dropped + (action is DROP)
+
+
+async def test_what_is_offloaded_goes_on_to_a_ue_elsewhere_and_the_rest_by_the_core(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, ue_at=C2, flows=(GAME,)))
+    game, other = datagram(PVM.address, UE_IP, 5000, 1), datagram(PVM.address, UE_IP, 80, 1)
+    assert [port for port, _ in await bench.emerges("pvm", from_pvm(game), at="isl-c2")] == ["isl-c2"]
+    assert [port for port, _ in await bench.emerges("pvm", from_pvm(other), at="sgi")] == ["sgi"]
+
+
+async def test_what_comes_for_a_ue_over_the_link_was_chosen_where_its_vm_is(bench: Bench) -> None:
+    await bench.apply(UE, replace(LOCAL, pvm_at=C2, flows=(GAME,)))
+    await hear_enb(bench)
+    game, other = datagram(PVM.address, UE_IP, 5000, 1), datagram(PVM.address, UE_IP, 80, 1)
+    assert [port for port, _ in await bench.emerges("isl-c2", link(C2, HERE, game), at="enb")] == ["enb"]
+    before = await bench.count("not_offloaded")
+    assert await bench.emerges("isl-c2", link(C2, HERE, other)) == []
+    assert await bench.count("not_offloaded") == before + 1
 
 
 async def test_flows_change_while_they_are_at_work(bench: Bench) -> None:

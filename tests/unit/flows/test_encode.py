@@ -14,9 +14,9 @@ from os_ken.ofproto.ofproto_protocol import ProtocolDesc
 from flows.encode import FLOW_STATS, AddFlow, DeleteFlow, DeleteOurs, flow_mod, read_flows, understand
 from flows.oxm import instructions, match_fields
 from flows.path import path_rules
-from flows.pipeline import Layout, core_rules, static_rules
+from flows.pipeline import DOWNLINK, Layout, core_rules, static_rules
 from flows.rules import OURS, FlowRule, Output
-from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm
+from mobiscud.core.edge import DownlinkTunnel, FlowAction, FlowFilter, PathSpec, Pvm
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.ids import CloudletId, FTeid, PortNo, PvmId, Teid, UeKey
 
@@ -39,9 +39,16 @@ def flows_of(path: PathSpec) -> list[FlowRule]:
     return [rule for rule in path_rules(UE, path, LAYOUT) if isinstance(rule, FlowRule)]
 
 
+CHOSEN = (
+    FlowFilter(6, 1024, 443),
+    FlowFilter(17, dscp=46),
+    FlowFilter(132, pvm_port=7, action=FlowAction.PASSTHROUGH),
+    FlowFilter(1, action=FlowAction.DROP),
+    FlowFilter(dscp=0),
+)
 UE_FLOWS = [
     rule for at in ({}, {"pvm_at": C2}, {"ue_at": C2}, {"ue_at": None}) for rule in flows_of(replace(PATH, **at))
-]
+] + [rule for rule in flows_of(replace(PATH, flows=CHOSEN)) if rule.table == DOWNLINK]
 STATIC = sorted(static_rules(LAYOUT) | core_rules(LAYOUT, "02:00:00:00:00:fe"), key=lambda rule: rule.id)
 
 
