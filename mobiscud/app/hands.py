@@ -68,6 +68,7 @@ async def hands(
     """
     switch, host = _sections(config, cloudlet)
     if config.offload.mode == "observe":
+        log.info("observing: nothing is done, and what would be is told", cloudlet=cloudlet.id)
         async with BareWire(switch):
             yield _observing(config, switch, requests, publish)
         return

@@ -232,7 +232,8 @@ async def _controller(
     async def status(asked: dict[str, Any]) -> dict[str, Any]:
         about = {"node": config.site.node, "mode": config.offload.mode, "rules": dict(ours.rules())}
         waiting = controller.backlog.waiting
-        return {**told(CloudletId(cloudlet.id), controller.records), **about, "backlog": waiting}
+        known = await asyncio.to_thread(told, CloudletId(cloudlet.id), dict(controller.records))
+        return {**known, **about, "backlog": waiting}
 
     async def take(changed: Config) -> None:
         await controller.change_policy(OffloadPolicy(changed.offload, keys.of_imsi))
