@@ -116,7 +116,7 @@ def _curves(scenario: Scenario, runs: Sequence[Run]) -> list[curves.Curve]:
                 levels.append(curves.Level(max(begin, 0.0), end, median))
         points = [((p.sent_ns - began) / 1e9, p.rtt_ms) for p in packets if p.sent_ns >= began]
         label = NAMES.get(name, name)
-        colour = COLOURS.get(name) or next(free)
+        colour = COLOURS.get(name) or next(free, curves.MOST_COLOURS)
         found.append(curves.Curve(label, colour, points, levels, handovers, migrations))
     return found
 
