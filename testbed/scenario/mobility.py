@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from mobiscud.core.errors import ConfigError
-from testbed.scenario.schema import (
+from testbed.scenario.schema import Scenario, UeGroup
+from testbed.scenario.steps import (
     HandoverKind,
     HandoverStep,
     Highway,
     PingPong,
     RandomWalk,
-    Scenario,
     Step,
     Trace,
-    UeGroup,
     Walk,
 )
 

@@ -19,8 +19,8 @@ from mobiscud.core.errors import AdapterError
 from testbed.experiment import RunningTestbed
 from testbed.guest.client import GuestClient
 from testbed.ran_client import RanError, Truth
-from testbed.scenario.schema import (
-    Application,
+from testbed.scenario.schema import Application, Scenario
+from testbed.scenario.steps import (
     AttachStep,
     BearerStep,
     Cut,
@@ -28,7 +28,6 @@ from testbed.scenario.schema import (
     HandoverStep,
     Kill,
     Moment,
-    Scenario,
     ServiceStep,
     Step,
     TauStep,

@@ -10,7 +10,8 @@ import yaml
 
 from mobiscud.core.errors import ConfigError
 from testbed.scenario import mobility, schema
-from testbed.scenario.schema import HandoverStep, Scenario
+from testbed.scenario.schema import Scenario
+from testbed.scenario.steps import HandoverStep
 
 Move = tuple[float | None, int, str]
 
