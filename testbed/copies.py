@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import libvirt
 
@@ -51,7 +51,7 @@ class CopyWatch:
         self.seen = Observations()
         self.runs_at: frozenset[str] = frozenset()
 
-    def __enter__(self) -> CopyWatch:
+    def __enter__(self) -> Self:
         libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised; they need no line on stderr as well
         self._thread.start()
         return self
