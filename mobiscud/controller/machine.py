@@ -594,6 +594,8 @@ def _flip(r: UeRecord, *, done: bool) -> Result:
 
 def _pulled(r: UeRecord, i: MovedHere) -> Result:
     downtime = (r.landed_at - r.halted_at) / 1e6 if r.landed_at and r.halted_at else None
+    if downtime is not None and downtime < 0:
+        downtime = None  # a clock was set meanwhile, or two hosts' clocks differ
     moved = Announce(PvmMigrated, r.pvm_at, r.here, downtime, i.total_ms)
     r, commands = _settle(r, None if r.flipped else OffloadMoved)
     return r, (moved, *commands)

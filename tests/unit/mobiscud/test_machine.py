@@ -429,6 +429,19 @@ def test_migration_to_the_target_flips_at_landing_when_the_halt_was_not_heard() 
     (pulling().on(Landed(5), SetPath(path(C2, C2, T2), OffloadMoved, "local")).on(HaltedThere(3)).is_in(Phase.PULLING))
 
 
+def test_a_clock_that_was_set_back_makes_no_downtime() -> None:
+    (
+        pulling()
+        .on(HaltedThere(9_000_000), SetPath(path(C2, C2, T2), OffloadMoved, "local"))
+        .on(Landed(4_000_000))
+        .on(
+            MovedHere(900.0),
+            Announce(PvmMigrated, C1, C2, downtime_ms=None, total_ms=900.0),
+            SetPath(path(C2, C2, T2), None, "local"),
+        )
+    )
+
+
 def test_a_failed_migration_brings_the_path_back() -> None:
     (
         pushing()
