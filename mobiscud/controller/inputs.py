@@ -140,6 +140,8 @@ class MoveAsked:
     """``to`` wants the PVM."""
 
     to: CloudletId
+    epoch: int = 0
+    """What the asker knows of the ledger; 0: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,9 +106,10 @@ def step(record: UeRecord, happened: Input) -> Result | None:
     row = TRANSITIONS.get((record.phase, type(happened)))
     if row is None:
         return None
-    if isinstance(happened, PvmSeen | MovedHere):
-        record = replace(record, epoch=max(record.epoch, happened.epoch))
-    record, commands = row(record, happened)
+    known = max(record.epoch, happened.epoch) if isinstance(happened, PvmSeen | MovedHere | MoveAsked) else record.epoch
+    record, commands = row(record if record.epoch == known else replace(record, epoch=known), happened)
+    if record.epoch < known:  # a record that begins anew: owners are counted for ever
+        record = replace(record, epoch=known)
     if record.doubtful:  # no packet to a copy that may be the wrong one
         commands = tuple(c for c in commands if not (isinstance(c, SetPath) and c.path is not None))
     return record, commands

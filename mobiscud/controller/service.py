@@ -360,7 +360,7 @@ class CloudletController:
                 epoch = int(body.get("epoch", record.epoch))
             except (KeyError, TypeError, ValueError) as error:
                 raise AdapterError("not understood") from error
-            if epoch < record.epoch:
+            if epoch < record.epoch and isinstance(happened, HaltedThere | MovedHere | StaysThere):
                 log.warning("told by one who slept through a change", ue=ue, input=type(happened).__name__, epoch=epoch)
                 return {}
             refused = await self.submit(ue, happened)
@@ -622,7 +622,7 @@ class CloudletController:
             log.info("the PVM cannot come", ue=ue, reason=str(error))
             self.submit(ue, NoRoom(str(error)))
             return
-        while await self._ask(of, "move", {"ue": ue, "to": self._around.here}):
+        while await self._ask(of, "move", {"ue": ue, "to": self._around.here, "epoch": self._records[ue].epoch}):
             await asyncio.sleep(ASK_AFTER_S)
             record = self._records[ue]
             if record.phase is not Phase.PULLING or record.pvm_at != of:
@@ -699,7 +699,7 @@ def _epoch_of(body: dict[str, Any]) -> int:
 
 _REQUESTS: Final[Mapping[str, Callable[[dict[str, Any]], Input]]] = {
     "detour": lambda body: DetourAsked(CloudletId(str(body["by"]))),
-    "move": lambda body: MoveAsked(CloudletId(str(body["to"]))),
+    "move": lambda body: MoveAsked(CloudletId(str(body["to"])), int(body.get("epoch", 0))),
     "halted": lambda body: HaltedThere(int(body["at"])),
     "moved": lambda body: MovedHere(float(body["total_ms"]), int(body.get("epoch", 0))),
     "stays": lambda body: StaysThere(str(body["reason"])),

@@ -792,6 +792,10 @@ def test_the_ledger_counts_owners() -> None:
     assert source.record.epoch == 2
     other = Playbook(C3).on(PvmSeen(C2, epoch=2))
     assert other.record.epoch == 2
+    asked = lending().on(MoveAsked(C2, epoch=7), MIGRATING, KeepPackets(PVM), MigratePvm(PVM, C2))
+    assert asked.record.epoch == 7
+    left = serving().on(UeLeft(), SetPath(None, OffloadRemoved), StopPvm(PVM), Announce(PvmStopped, from_cloudlet=C1))
+    assert left.record.epoch == 1
 
 
 def test_who_asks_again_after_a_promised_pvm_learns_how_it_stands() -> None:
