@@ -122,6 +122,16 @@ class SwitchBench:
                 emerged.append(await self._seen.get())
         return emerged
 
+    async def next_at(self, port: str) -> bytes:
+        """What comes out of a port next, when the bridge may pass nothing.
+
+        :raises TimeoutError: nothing
+        """
+        async with asyncio.timeout(PATIENCE_S):
+            while (seen := await self._seen.get())[0] != port:
+                pass
+        return seen[1]
+
     def deafen(self) -> None:
         """Catch nothing any more, for who wants to catch it with sockets of his own."""
         self._close()

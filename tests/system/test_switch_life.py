@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +27,7 @@ from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.errors import AdapterError, SetupError
 from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid, UeKey
 from testbed.netns import command
-from testbed.s1u_packets import from_enb, gtpu, s1u_packet, udp
+from testbed.s1u_packets import crafted, from_enb, gtpu, s1u_packet, udp
 from testbed.switch_bench import CANARY, CANARY_PATH, HERE, NEXT_HOP_MAC, Emerged, SwitchBench
 from testbed.switch_process import Job, started
 
@@ -48,6 +49,9 @@ LOCAL = PathSpec(
     uplinks=(UplinkTunnel(ENB, FTeid(SGW, Teid(0x1001))),),
     downlink=DownlinkTunnel(SGW, FTeid(ENB, Teid(0x2001))),
 )
+
+
+WIRE = crafted(ENB, SGW, 0x1001, LOCAL.ue_ip, PVM.address)
 
 
 def uplink(payload: bytes = b"up") -> bytes:
@@ -286,6 +290,30 @@ async def test_a_bridge_that_comes_back_gets_everything_anew(bench: SwitchBench,
     assert (await bench.ovs.dump_flows("br0")).count("cookie=0x4d53") == before.count("cookie=0x4d53")
     await bench.ovs.settle()
     assert ports_of(await bench.emerges("enb", uplink(), at="pvm")) == ["pvm"]
+
+
+async def test_whatever_dies_the_wire_passes_on(bench: SwitchBench) -> None:
+    """Fail to wire: the node killed, its pins removed, the bridge killed."""
+    await bench.switch.close(leave=True)
+    frames = [frame for packets in WIRE.values() for frame in map(from_enb, packets)]
+
+    async def passes() -> bool:
+        return [await bench.emerges("enb", frame, at="core") for frame in frames] == [[("core", f)] for f in frames]
+
+    async with started(job(bench, {UE: LOCAL})) as (node, _):
+        await bench.ovs.settle()
+        assert ports_of(await bench.emerges("enb", uplink(), at="pvm")) == ["pvm"]
+        assert await passes()
+        node.kill()
+        await node.wait()
+        assert await passes()
+        shutil.rmtree(bpffs.pin_folder(bench.config.bpffs, HERE))
+        assert await passes()
+    os.kill(bench.ovs.pid, signal.SIGKILL)
+    for number, frame in enumerate(frames):
+        bench.send("enb", frame)
+        assert await bench.next_at("core") == frame, number
+    await bench.ovs.start_switch()
 
 
 async def test_a_second_process_is_refused_and_changes_nothing(bench: SwitchBench) -> None:

@@ -12,6 +12,7 @@ from scapy.packet import Packet
 
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.ids import FTeid, PvmId, Teid, UeKey
+from testbed import netns
 from testbed.s1u_packets import crafted, from_core, from_enb, gtpu, s1u_packet, udp
 from testbed.switch_bench import HERE, SwitchBench
 
@@ -32,6 +33,7 @@ PATH = PathSpec(
     uplinks=(UplinkTunnel(ENB, FTeid(SGW, Teid(UPLINK))),),
     downlink=DownlinkTunnel(SGW, FTeid(ENB, Teid(0x2001))),
 )
+OUTER = ("enb", "core", "pvm")
 CRAFTED = crafted(ENB, SGW, UPLINK, UE_IP, PVM.address)
 
 
@@ -48,6 +50,28 @@ async def test_what_is_not_offloaded_crosses_unchanged(bench: SwitchBench, name:
     for packet in CRAFTED[name]:
         assert await bench.emerges("enb", from_enb(packet), at="core") == [("core", from_enb(packet))]
         assert await bench.emerges("core", from_core(packet), at="enb") == [("enb", from_core(packet))]
+
+
+async def test_every_hop_limit_crosses_unchanged(bench: SwitchBench) -> None:
+    sent = []
+    for ttl in range(1, 256):
+        for inner, outer in ((ttl, 61), (64, ttl)):
+            packet = s1u_packet(ENB, SGW, gtpu(UPLINK, udp(UE_IP, "8.8.8.8", ttl=inner)), ttl=outer)
+            sent.append(from_enb(packet))
+            bench.send("enb", sent[-1])
+    assert await bench.so_far("enb") == [("core", frame) for frame in sent]
+
+
+async def test_jumbo_frames_cross_unchanged(bench: SwitchBench) -> None:
+    """Where the transport carries 9000 octets, G-PDUs of that size pass."""
+    for namespace, ports in ((bench.namespace, ("enb", "core", "pvm")), (bench.outside, OUTER)):
+        await netns.ip_batch((f"link set {port} mtu 9000" for port in ports), namespace)
+    for to, size in (("8.8.8.8", 9000), ("8.8.8.8", 4000)):
+        frame = from_enb(s1u_packet(ENB, SGW, gtpu(UPLINK, udp(UE_IP, to, b"x" * (size - 36 - 28)))))
+        assert len(frame) == 14 + size
+        assert await bench.emerges("enb", frame, at="core") == [("core", frame)]
+        down = from_core(s1u_packet(SGW, ENB, gtpu(0x2001, udp(to, UE_IP, b"x" * (size - 36 - 28)))))
+        assert await bench.emerges("core", down, at="enb") == [("enb", down)]
 
 
 async def test_even_what_would_be_offloaded_crosses_from_the_core(bench: SwitchBench) -> None:

@@ -646,6 +646,69 @@ async def test_equal_addresses_on_two_networks_do_not_mix(bench: Bench) -> None:
     assert await bench.emerges("enb", crossing, at="core") == [("core", crossing)]
 
 
+async def test_a_teid_that_is_used_again_is_the_new_ues_alone(bench: Bench) -> None:
+    """The S-GW and the eNodeB give the TEIDs of a UE that has detached to another one."""
+    await bench.apply(UE, LOCAL)
+    await hear_enb(bench)
+    await bench.apply(UE, None)
+    await bench.apply(OTHER_UE, replace(LOCAL, ue_ip=OTHER_UE_IP, pvm=OTHER_PVM))
+    of_new = udp(OTHER_UE_IP, OTHER_PVM.address)
+    assert await bench.emerges("enb", uplink(of_new), at="pvm") == [("pvm", to_pvm(of_new, OTHER_PVM))]
+    for crossing in (TO_PVM, udp(OTHER_UE_IP, PVM.address), udp(UE_IP, OTHER_PVM.address)):
+        assert await bench.emerges("enb", uplink(crossing), at="core") == [("core", uplink(crossing))]
+    assert await bench.emerges("pvm", from_pvm(TO_UE)) == []
+    assert await bench.emerges("pvm", from_pvm(udp(PVM.address, OTHER_UE_IP))) == []
+    down = udp(OTHER_PVM.address, OTHER_UE_IP)
+    ((_, frame),) = await bench.emerges("pvm", from_pvm(down, OTHER_PVM), at="enb")
+    assert bytes(Ether(frame)[UDP].payload) == gtpu(DOWNLINK, down)
+
+
+async def test_an_address_that_is_used_again_is_the_new_ues_alone(bench: Bench) -> None:
+    """The P-GW gives a UE the address of one that has detached, in the same cell."""
+    await bench.apply(UE, LOCAL)
+    await hear_enb(bench)
+    await bench.apply(UE, None)
+    tunnels = (UplinkTunnel(ENB, FTeid(SGW, Teid(0x1009))),), DownlinkTunnel(SGW, FTeid(ENB, Teid(0x2009)))
+    await bench.apply(OTHER_UE, replace(LOCAL, pvm=OTHER_PVM, uplinks=tunnels[0], downlink=tunnels[1]))
+    assert await bench.emerges("enb", uplink(), at="core") == [("core", uplink())]
+    assert await bench.emerges("pvm", from_pvm(TO_UE)) == []
+    ((_, frame),) = await bench.emerges("pvm", from_pvm(udp(OTHER_PVM.address, UE_IP), OTHER_PVM), at="enb")
+    assert bytes(Ether(frame)[UDP].payload)[4:8] == (0x2009).to_bytes(4)
+
+
+async def test_a_change_of_sgw_changes_both_ends_of_the_tunnels(bench: Bench) -> None:
+    """At a handover or a tracking area update another S-GW may take the UE over: other addresses, other TEIDs."""
+    await bench.apply(UE, LOCAL)
+    await hear_enb(bench)
+    sgw = "10.0.0.2"
+    uplinks = (UplinkTunnel(ENB, FTeid(sgw, Teid(0x1801))),)
+    await bench.apply(UE, replace(LOCAL, uplinks=uplinks, downlink=DownlinkTunnel(sgw, FTeid(ENB, DOWNLINK))))
+    new = from_enb(s1u_packet(ENB, sgw, gtpu(Teid(0x1801), TO_PVM)))
+    assert await bench.emerges("enb", new, at="pvm") == [("pvm", to_pvm(TO_PVM))]
+    assert await bench.emerges("enb", uplink(), at="core") == [("core", uplink())]
+    ((_, frame),) = await bench.emerges("pvm", from_pvm(TO_UE), at="enb")
+    assert (Ether(frame)[IP].src, Ether(frame)[IP].dst) == (sgw, ENB)
+
+
+async def test_a_handover_between_enodebs_of_one_cloudlet_needs_rules_alone(bench: Bench) -> None:
+    """Both cells' uplinks are good until it is done; then the downlink is the new one's."""
+    there = "10.0.0.19"
+    await bench.apply(UE, LOCAL)
+    await hear_enb(bench)
+    await hear_enb(bench, there)
+    both = (*LOCAL.uplinks, UplinkTunnel(there, FTeid(SGW, UPLINK)))
+    await bench.apply(UE, replace(LOCAL, uplinks=both))
+    for enb in (ENB, there):
+        assert await bench.emerges("enb", uplink(enb=enb), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+    ((_, before),) = await bench.emerges("pvm", from_pvm(TO_UE), at="enb")
+    after = replace(LOCAL, uplinks=both[1:], downlink=DownlinkTunnel(SGW, FTeid(there, Teid(0x2002))))
+    await bench.apply(UE, after)
+    ((_, frame),) = await bench.emerges("pvm", from_pvm(TO_UE), at="enb")
+    assert (Ether(before)[IP].dst, Ether(frame)[IP].dst) == (ENB, there)
+    assert await bench.emerges("enb", uplink(), at="core") == [("core", uplink())]
+    assert await bench.emerges("enb", uplink(enb=there), at="pvm") == [("pvm", to_pvm(TO_PVM))]
+
+
 async def test_no_path_is_the_wire_again(bench: Bench) -> None:
     await bench.apply(UE, LOCAL)
     assert await bench.apply(UE, None) == ()

@@ -502,6 +502,61 @@ def test_a_handover_inside_the_cloudlet_needs_no_migration() -> None:
     )
 
 
+def by_other_sgw(enb: int) -> Tunnels:
+    """The tunnels at an eNodeB, once another S-GW has taken the UE over."""
+    address, sgw = f"10.0.0.1{enb}", FTeid("10.0.0.3", Teid(0x3003))
+    return Tunnels((UplinkTunnel(address, sgw),), DownlinkTunnel(sgw.address, FTeid(address, Teid(0x2000 + enb))))
+
+
+def test_another_sgw_at_an_s1_handover_is_known_when_it_is_prepared() -> None:
+    other = by_other_sgw(2)
+    (
+        Playbook(C2, pvm_at=C1)
+        .on(
+            HandoverExpected(C2, IP, other),
+            SetPath(path(C1, C2, other), OffloadPrepared, C1),
+            AskDetour(C1),
+            Consult(Moment.PREPARED, 0),
+        )
+        .on(
+            HandoverDone(C2, IP, other),
+            SetPath(path(C1, C2, other), OffloadActivated, C1),
+            AskDetour(C1),
+            Consult(Moment.ARRIVED, 1),
+        )
+    )
+
+
+def test_another_sgw_at_an_x2_handover_is_known_when_the_path_is_switched() -> None:
+    other = by_other_sgw(2)
+    (
+        Playbook(C2, pvm_at=C1)
+        .on(
+            HandoverExpected(C2, IP, T2),
+            SetPath(path(C1, C2, T2), OffloadPrepared, C1),
+            AskDetour(C1),
+            Consult(Moment.PREPARED, 0),
+        )
+        .on(
+            HandoverDone(C2, IP, other),
+            SetPath(path(C1, C2, other), OffloadActivated, C1),
+            AskDetour(C1),
+            Consult(Moment.ARRIVED, 1),
+        )
+    )
+
+
+def test_another_sgw_after_a_tracking_area_update_comes_with_the_next_connection() -> None:
+    other = by_other_sgw(1)
+    (
+        serving()
+        .on(UeWentIdle(), core(C1, OffloadRemoved))
+        .on(UeArrived(C1, IP, other), SetPath(path(C1, C1, other), OffloadMoved, "local"))
+        .on(UeArrived(C1, IP, T1), SetPath(path(C1, C1, T1), OffloadMoved, "local"))
+        .is_in(Phase.SERVING)
+    )
+
+
 def test_a_ue_that_comes_back_finds_its_pvm() -> None:
     (
         lending()
