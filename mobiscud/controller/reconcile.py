@@ -77,6 +77,14 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
             return r, again
 
 
+def redo(r: UeRecord) -> tuple[Command, ...]:
+    """The switch did not do what an earlier step wanted: what this record stands for is asked for again."""
+    path: tuple[Command, ...] = (standing_path(r) or SetPath(None),)
+    if r.phase not in (Phase.PREPARED, Phase.DETOURED) or r.pvm_at is None:
+        return path
+    return *path, AskDetour(r.pvm_at), *(consult(r, again=True) if r.phase is Phase.DETOURED else ())
+
+
 def repath(r: UeRecord, *, told: bool) -> Result:
     """Other traffic is offloaded than before: the path that stands is asked for again."""
     path = standing_path(r)

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Self
@@ -54,7 +54,7 @@ from mobiscud.controller.offload_policy import Offload, OffloadPolicy
 from mobiscud.controller.outlook import Outlook
 from mobiscud.controller.policy import AskAgain, Manners, Move, Stay
 from mobiscud.controller.ports import MigrationProgress, Neighbourhood, PacketPort, PathPort, PvmPort, RequestPort
-from mobiscud.controller.reconcile import already_known, repath, resume, standing_path
+from mobiscud.controller.reconcile import already_known, redo, repath, resume, standing_path
 from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.controller.settling import Settler
 from mobiscud.controller.subscribers import PLACING, Subscribers
@@ -98,6 +98,8 @@ MET_TOGETHER: Final = 100
 """UEs of which a new policy is asked in one go: it takes about a millisecond."""
 SETTLING_ANSWER_S: Final = 10.0
 """The same where a guest may have to be ended first, with its hypervisor or without."""
+REDO_S: Final = 0.2
+"""Until a path is asked of the switch again that it could not make."""
 AGAIN_S: Final = 1.0
 PROGRESS_EVERY_S: Final = 0.5
 ASK_AFTER_S: Final = 5.0
@@ -106,6 +108,14 @@ TOGETHER: Final = 1_000
 """UEs whose paths are asked for again in one step, after a restart."""
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Undone:
+    """The switch failed: what of a step is still to do, unless the record has changed since."""
+
+    record: UeRecord
+    commands: tuple[Command, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +159,7 @@ class CloudletController:
         self._records = {ue: self._new_record(pvm) for ue, pvm in self._subscribers.known}
         self._ue_of = {record.pvm.id: ue for ue, record in self._records.items()}
         self._our_enbs: set[str] = set()
-        self._queues: Queues[Input | PolicyChanged | _Retained] = Queues(self._handle, inlet)
+        self._queues: Queues[Input | PolicyChanged | _Retained | _Undone] = Queues(self._handle, inlet)
         self._tasks: set[asyncio.Task[None]] = set()
         self._epoch = time.time_ns()
         self._deeds = 0
@@ -394,8 +404,11 @@ class CloudletController:
 
     # What is done ------------------------------------------------------------------------------------------------
 
-    async def _handle(self, ue: UeKey, happened: Input | PolicyChanged | _Retained) -> str | None:
+    async def _handle(self, ue: UeKey, happened: Input | PolicyChanged | _Retained | _Undone) -> str | None:
         before = self._records[ue]
+        if isinstance(happened, _Undone):
+            superseded = before is not happened.record
+            return await self._carry_all_out(ue, before, redo(before) if superseded else happened.commands)
         if isinstance(happened, _Retained):
             if already_known(before, happened.place):
                 return None
@@ -420,16 +433,24 @@ class CloudletController:
         log.info("step", ue=ue, input=type(happened).__name__, phase=record.phase, before=before.phase)
         return outcome
 
-    async def _carry_all_out(self, ue: UeKey, record: UeRecord, commands: Iterable[Command]) -> str | None:
-        for command in commands:
+    async def _carry_all_out(self, ue: UeKey, record: UeRecord, commands: tuple[Command, ...]) -> str | None:
+        """In turn. Where the switch fails, this and what stands behind it is tried again until it is done."""
+        for number, command in enumerate(commands):
             if isinstance(command, Refuse):
                 return command.reason
             try:
                 await self._carry_out(ue, record, command)
             except MobiScudError as error:
                 log.error("command failed", ue=ue, command=type(command).__name__, error=str(error))
+                if isinstance(command, SetPath):
+                    self._spawn(self._try_again(ue, _Undone(record, commands[number:])), f"again-{ue}")
                 return str(error)
         return None
+
+    async def _try_again(self, ue: UeKey, undone: _Undone) -> None:
+        await asyncio.sleep(REDO_S)
+        if ue in self._records:
+            self._queues.submit(ue, undone)
 
     async def _carry_out(self, ue: UeKey, record: UeRecord, command: Command) -> None:
         match command:

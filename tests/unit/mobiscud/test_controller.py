@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mobiscud.bus.cloudevents import EVENT_TYPES
-from mobiscud.controller.inputs import HEARD, Tunnels, UeArrived, read
+from mobiscud.controller.inputs import HEARD, Tunnels, UeArrived, UeWentIdle, read
 from mobiscud.controller.offload_policy import OffloadPolicy
 from mobiscud.controller.outlook import Outlook
 from mobiscud.controller.ports import Neighbourhood
@@ -184,3 +184,50 @@ def test_what_is_heard_is_read() -> None:
     event = UeConnected(at=1, origin=b"", ue=ue(1), ue_ip=(), enb=None, ecgi=None, tai=None, bearers=())
     assert type(event) in HEARD
     assert isinstance(read(event, {}), UeArrived)
+
+
+class AwaySwitch(Switch):
+    """Gone for some steps, then back."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.away = steps
+
+    async def apply_all(self, paths: Mapping[UeKey, PathSpec | None]) -> dict[UeKey, tuple[str, ...]]:
+        self.away -= 1
+        if self.away >= 0:
+            raise AdapterError("not connected")
+        return await super().apply_all(paths)
+
+
+async def test_what_the_switch_could_not_do_is_done_when_it_is_back() -> None:
+    parts = Parts({ue(1): serving(1)})
+    switch = AwaySwitch(0)
+    async with controller(parts, switch) as hands:
+        switch.away = 2
+        hands.on_event(completed(ue(1)))
+        await until(lambda: switch.away < 0)
+        await until(lambda: parts.published)
+        path = switch.paths[ue(1)]
+        assert path is not None
+        assert path.downlink == hands.records[ue(1)].tunnels.downlink
+        assert [type(event) for event in parts.published] == [OffloadMoved]
+
+
+async def test_what_the_switch_could_not_do_gives_way_to_what_came_later() -> None:
+    parts = Parts({ue(1): serving(1)})
+    switch = AwaySwitch(0)
+    async with controller(parts, switch) as hands:
+        switch.away = 2
+        hands.on_event(completed(ue(1)))
+        await until(lambda: switch.away == 1)
+        hands.submit(ue(1), UeWentIdle())
+
+        def by_core() -> bool:
+            path = switch.paths.get(ue(1))
+            return path is not None and (path.ue_at, path.uplinks) == (None, ())
+
+        await until(by_core)
+        await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("again-")])
+        await until(lambda: not hands.backlog.waiting)
+        assert by_core()

@@ -508,32 +508,14 @@ def by_other_sgw(enb: int) -> Tunnels:
     return Tunnels((UplinkTunnel(address, sgw),), DownlinkTunnel(sgw.address, FTeid(address, Teid(0x2000 + enb))))
 
 
-def test_another_sgw_at_an_s1_handover_is_known_when_it_is_prepared() -> None:
+@pytest.mark.parametrize("prepared", [by_other_sgw(2), T2], ids=["known when prepared (S1)", "known when done (X2)"])
+def test_another_sgw_may_take_the_ue_over_at_a_handover(prepared: Tunnels) -> None:
     other = by_other_sgw(2)
     (
         Playbook(C2, pvm_at=C1)
         .on(
-            HandoverExpected(C2, IP, other),
-            SetPath(path(C1, C2, other), OffloadPrepared, C1),
-            AskDetour(C1),
-            Consult(Moment.PREPARED, 0),
-        )
-        .on(
-            HandoverDone(C2, IP, other),
-            SetPath(path(C1, C2, other), OffloadActivated, C1),
-            AskDetour(C1),
-            Consult(Moment.ARRIVED, 1),
-        )
-    )
-
-
-def test_another_sgw_at_an_x2_handover_is_known_when_the_path_is_switched() -> None:
-    other = by_other_sgw(2)
-    (
-        Playbook(C2, pvm_at=C1)
-        .on(
-            HandoverExpected(C2, IP, T2),
-            SetPath(path(C1, C2, T2), OffloadPrepared, C1),
+            HandoverExpected(C2, IP, prepared),
+            SetPath(path(C1, C2, prepared), OffloadPrepared, C1),
             AskDetour(C1),
             Consult(Moment.PREPARED, 0),
         )
