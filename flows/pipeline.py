@@ -9,7 +9,7 @@
 
 Between cloudlets every frame carries the link address of the cloudlet it is for, so that one in between passes it on
 without knowing the UE. Toward the personal VMs all cloudlets are the same gateway: a VM that moves notices nothing.
-Toward the core every VM is a host of one network, by its own address and MAC, wherever it runs (docs/adr/0002).
+Toward the core every VM is a host of one network, by its own address and MAC, wherever it runs (docs/adr/0004).
 """
 
 from __future__ import annotations
