@@ -344,14 +344,17 @@ HEARD: Final[tuple[type[Event], ...]] = (
 """The events that tell a controller anything; it asks the bus for no others."""
 
 
-def read(event: UeEvent, cloudlet_of: Mapping[int, CloudletId], our_enbs: Iterable[str] = ()) -> Input | None:
+def read(event: UeEvent, cloudlet_of: Mapping[int | str, CloudletId], our_enbs: Iterable[str] = ()) -> Input | None:
     """What an event tells a controller; None where it tells nothing.
 
-    ``cloudlet_of``: by eNB id. ``our_enbs``: the addresses of the eNodeBs of our own cloudlet, as far as known.
+    ``cloudlet_of``: by eNB id; by address, as far as known, for events of a monitor that missed the eNodeB's S1 Setup.
+    ``our_enbs``: the addresses of the eNodeBs of our own cloudlet, as far as known.
     """
 
     def place(enb: Enb | None) -> CloudletId | None:
-        return cloudlet_of.get(enb.enb_id) if enb is not None and enb.enb_id is not None else None
+        if enb is None:
+            return None
+        return cloudlet_of.get(enb.enb_id if enb.enb_id is not None else enb.address or "")
 
     ue_ip = event.ue_ip[0] if event.ue_ip else None
     match event:

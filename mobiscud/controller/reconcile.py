@@ -77,9 +77,11 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
             return r, again
 
 
-def redo(r: UeRecord) -> tuple[Command, ...]:
-    """The switch did not do what an earlier step wanted: what this record stands for is asked for again."""
+def redo(r: UeRecord, undone: tuple[Command, ...]) -> tuple[Command, ...]:
+    """The switch failed an earlier step: what this record stands for, and what of ``undone`` is still wanted."""
     path: tuple[Command, ...] = (standing_path(r) or SetPath(None),)
+    if r.phase in (Phase.AWAY, Phase.DORMANT):
+        return *path, *(command for command in undone if isinstance(command, StopPvm | Announce))
     if r.phase not in (Phase.PREPARED, Phase.DETOURED) or r.pvm_at is None:
         return path
     return *path, AskDetour(r.pvm_at), *(consult(r, again=True) if r.phase is Phase.DETOURED else ())

@@ -159,6 +159,7 @@ class CloudletController:
         self._records = {ue: self._new_record(pvm) for ue, pvm in self._subscribers.known}
         self._ue_of = {record.pvm.id: ue for ue, record in self._records.items()}
         self._our_enbs: set[str] = set()
+        self._cloudlet_of: dict[int | str, CloudletId] = dict(neighbourhood.cloudlet_of.items())
         self._queues: Queues[Input | PolicyChanged | _Retained | _Undone] = Queues(self._handle, inlet)
         self._tasks: set[asyncio.Task[None]] = set()
         self._epoch = time.time_ns()
@@ -306,7 +307,7 @@ class CloudletController:
         self._outlook.heard(event)
         ours = self._of_ours(event) if isinstance(event, UeEvent) else None
         if ours is not None:
-            happened = read(ours, self._around.cloudlet_of, sorted(self._our_enbs))
+            happened = read(ours, self._cloudlet_of, sorted(self._our_enbs))
             if happened is not None:
                 self._note_visit(ours.ue, happened)
                 self.submit(ours.ue, happened)
@@ -325,7 +326,7 @@ class CloudletController:
     def on_state(self, event: UeEvent) -> None:
         """Where the monitor's retained state says a UE is: news only to a controller that was away."""
         ours = self._of_ours(event)
-        place = None if ours is None else read(ours, self._around.cloudlet_of, sorted(self._our_enbs))
+        place = None if ours is None else read(ours, self._cloudlet_of, sorted(self._our_enbs))
         if isinstance(place, UeArrived | UeWentIdle):
             self._queues.submit(event.ue, _Retained(place))  # what came before it may still wait
 
@@ -339,9 +340,12 @@ class CloudletController:
                 pass
 
     def _learn_address(self, enb: Enb) -> None:
-        """Where the eNodeBs of our cloudlet are: from their S1 Setup, or from any UE they serve."""
-        if enb.enb_id is not None and enb.address and self._around.cloudlet_of.get(enb.enb_id) == self._around.here:
-            self._our_enbs.add(enb.address)
+        """Where the eNodeBs of the cloudlets are: from their S1 Setup, or from any UE they serve."""
+        cloudlet = None if enb.enb_id is None else self._around.cloudlet_of.get(enb.enb_id)
+        if cloudlet is not None and enb.address:
+            self._cloudlet_of[enb.address] = cloudlet
+            if cloudlet == self._around.here:
+                self._our_enbs.add(enb.address)
 
     def on_halted(self, pvm: PvmId, at: int) -> None:
         """The guest has stopped here for the switch-over of its migration."""
@@ -407,8 +411,8 @@ class CloudletController:
     async def _handle(self, ue: UeKey, happened: Input | PolicyChanged | _Retained | _Undone) -> str | None:
         before = self._records[ue]
         if isinstance(happened, _Undone):
-            superseded = before is not happened.record
-            return await self._carry_all_out(ue, before, redo(before) if superseded else happened.commands)
+            again = happened.commands if before is happened.record else redo(before, happened.commands)
+            return await self._carry_all_out(ue, before, again)
         if isinstance(happened, _Retained):
             if already_known(before, happened.place):
                 return None

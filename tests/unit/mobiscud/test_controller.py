@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -231,3 +231,15 @@ async def test_what_the_switch_could_not_do_gives_way_to_what_came_later() -> No
         await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("again-")])
         await until(lambda: not hands.backlog.waiting)
         assert by_core()
+
+
+async def test_an_enodeb_whose_number_nobody_has_seen_is_known_by_its_address() -> None:
+    """A monitor that began after the eNodeB's S1 Setup does not know its id."""
+    parts, switch = Parts({ue(1): serving(1)}), Switch()
+    async with controller(parts, switch) as hands:
+        hands.on_event(completed(ue(1)))
+        await until(lambda: not hands.backlog.waiting)
+        event = completed(ue(1))
+        hands.on_event(replace(event, enb=Enb(None, None, "10.0.0.12")))
+        await until(lambda: not hands.backlog.waiting)
+        assert hands.records[ue(1)].ue_at == C1
