@@ -25,14 +25,14 @@ from mobiscud.app.health import Health
 from mobiscud.app.reload import Reloader, Take
 from mobiscud.app.replay import Sink, printer
 from mobiscud.bus import topics
-from mobiscud.bus.cloudevents import decode, unwrap
 from mobiscud.bus.embedded import EmbeddedBroker
+from mobiscud.bus.listener import listen
 from mobiscud.bus.mqtt import Broker, MqttBus
-from mobiscud.bus.publisher import EventPublisher, read_state
+from mobiscud.bus.publisher import EventPublisher
 from mobiscud.bus.requests import Requests
 from mobiscud.core.config import CloudletConfig, Config
-from mobiscud.core.errors import ConfigError, DecodeError
-from mobiscud.core.events import MonitorDropped, UeEvent, Where
+from mobiscud.core.errors import ConfigError
+from mobiscud.core.events import Event, MonitorDropped, UeEvent, Where
 from mobiscud.core.ids import CloudletId
 
 if TYPE_CHECKING:
@@ -215,17 +215,15 @@ async def _controller(
         elif isinstance(notice, PvmStopped) and notice.reason in UNASKED:
             controller.on_crashed(notice.pvm_id, notice.reason)
 
-    def on_message(topic: str, payload: bytes) -> None:
-        retained = topic.endswith(f"/{topics.STATE}")
-        try:
-            event = read_state(payload) if retained else unwrap(decode(payload))
-        except DecodeError as error:
-            log.warning("event not understood", topic=topic, error=str(error))
-            return
-        if isinstance(event, UeEvent) and retained:
-            controller.on_state(event)
-        elif event is not None:
-            controller.on_event(ours.hears(event))
+    def on_event(event: Event) -> None:
+        controller.on_event(ours.hears(event))
+        note(event)
+
+    def on_state(event: UeEvent) -> None:
+        controller.on_state(event)
+        note(event)
+
+    def note(event: Event) -> None:
         if isinstance(event, UeEvent) and event.ue in controller.records:
             reports.heard(event)
 
@@ -275,9 +273,7 @@ async def _controller(
             if measures is not None:
                 measures.controller(controller, reports, ours.rules, ours.datapath)
             await stack.enter_async_context(_background(reporter.run(), "usage"))
-            for kind in (*HEARD, *HEARD_TOO, *ours.hears_too):
-                await bus.subscribe(topics.of_type(kind), on_message)
-            await bus.subscribe(topics.ALL_UE_STATES, on_message)
+            await listen(bus, (*HEARD, *HEARD_TOO, *ours.hears_too), on_event, on_state)
             requests.answer("status", status)
             yield take
             await requests.stop()

@@ -1,4 +1,4 @@
-"""``mobiscud bench flows``: one rule and its barrier, ten thousand rules at once, and a restart under traffic.
+"""``mobiscud bench flows``: one rule and its barrier, ten thousand rules, a restart under traffic, handovers a second.
 
 On a switch of one cloudlet with real parts. The yardsticks are a barrier alone (what any answer of this switch takes)
 and the general codec encoding the same ten thousand messages (without a switch).
@@ -10,7 +10,7 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from ipaddress import IPv4Address
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -25,14 +25,18 @@ from flows.encode import AddFlow, DeleteFlow, flow_mod
 from flows.openflow import OpenFlowChannel, connect
 from flows.pipeline import UPLINK
 from flows.rules import EtherType, FlowRule, Match, Output, SetEthernet, ue_cookie
+from mobiscud.controller.inputs import Tunnels
+from mobiscud.controller.journal import Journal
 from mobiscud.core.config import OffloadConfig
-from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
-from mobiscud.core.ids import FTeid, PortNo, PvmId, Teid, UeKey
-from testbed.bench import common
+from mobiscud.core.edge import PathSpec
+from mobiscud.core.ids import PortNo
+from testbed import population
+from testbed.bench import common, rate
 from testbed.bench.common import say
+from testbed.controller_process import Job, started
+from testbed.mosquitto import Mosquitto
 from testbed.s1u_packets import from_enb, gtpu, s1u_packet
-from testbed.switch_bench import CANARY, CANARY_PATH, HERE, SwitchBench
-from testbed.switch_process import Job, Started, started
+from testbed.switch_bench import CANARY, CANARY_PATH, SwitchBench
 
 RULES: Final = 10_000
 UES: Final = 10_000
@@ -43,31 +47,12 @@ INTERVAL_S: Final = 0.001
 WARM_UP_S: Final = 0.2
 
 
-def path(number: int) -> PathSpec:
-    """The path of the UE of that number."""
-    return PathSpec(
-        ue_ip=str(IPv4Address("45.64.0.0") + number),
-        pvm=Pvm(
-            PvmId(f"pvm{number}"), str(IPv4Address("172.17.0.0") + number), f"52:54:01:{number.to_bytes(3).hex(':')}"
-        ),
-        pvm_at=HERE,
-        ue_at=HERE,
-        uplinks=(UplinkTunnel(ENB, FTeid(SGW, Teid(0x10000 + number))),),
-        downlink=DownlinkTunnel(SGW, FTeid(ENB, Teid(0x20000 + number))),
-    )
-
-
-def key(number: int) -> UeKey:
-    """The key of the UE of that number."""
-    return UeKey(f"ue-{number:016x}")
-
-
 def rule(number: int) -> FlowRule:
     """An uplink flow as ``path_rules`` makes it."""
-    of_ue = path(number)
+    of_ue = population.path(number)
     match = Match(eth_type=EtherType.IPV4, ip_src=of_ue.ue_ip, ip_dst=of_ue.pvm.address)
     actions = (SetEthernet(OffloadConfig().gateway_mac, of_ue.pvm.mac), Output("pvm"))
-    return FlowRule(ue_cookie(key(number)), "uplink", UPLINK, 100, match, actions)
+    return FlowRule(ue_cookie(population.key(number)), "uplink", UPLINK, 100, match, actions)
 
 
 async def single(channel: OpenFlowChannel) -> tuple[float, float]:
@@ -104,7 +89,7 @@ def codec_seconds() -> float:
     length = len(octets)
     began = time.perf_counter()
     for number in range(RULES):
-        of_ue = path(number)
+        of_ue = population.path(number)
         match = parser.OFPMatch(eth_type=0x800, ipv4_src=of_ue.ue_ip, ipv4_dst=of_ue.pvm.address)
         gateway = parser.OFPActionSetField(eth_src=OffloadConfig().gateway_mac)
         actions = [gateway, parser.OFPActionSetField(eth_dst=of_ue.pvm.mac), parser.OFPActionOutput(3)]
@@ -117,35 +102,49 @@ def codec_seconds() -> float:
     return time.perf_counter() - began
 
 
-async def restart(bench: SwitchBench) -> dict[str, Any]:
-    """Kill the controller of a switch with ten thousand UEs under a stream, start it again; what that cost."""
-    watched = key(0)
-    paths = {CANARY: CANARY_PATH, **{key(number): path(number) for number in range(UES)}}
-    job = Job(bench.namespace, bench.config, bench.offload, paths)
-    over = asyncio.Event()
-    say(f"a switch with {UES} UEs")
-    async with started(job) as (first, fresh):
-        await bench.ovs.settle()
-        streaming = asyncio.create_task(_stream(bench, paths[watched], over))
-        await asyncio.sleep(WARM_UP_S)
-        say("kill -9, and start again")
-        first.kill()
-        await first.wait()
-        async with started(job) as (_, again):
+async def restart(bench: SwitchBench, folder: Path) -> dict[str, Any]:
+    """Kill the controller of ten thousand UEs under a stream, start it again; what that cost."""
+    of_canary = CANARY_PATH
+    records = {population.key(number): population.record(number) for number in range(UES)}
+    records[CANARY] = replace(
+        population.record(UES),
+        pvm=of_canary.pvm,
+        ue_ip=of_canary.ue_ip,
+        tunnels=Tunnels(of_canary.uplinks, of_canary.downlink),
+        standby=(),
+    )
+    async with Mosquitto(folder / "mosquitto") as broker:
+        job = Job(bench.config, folder / "c1.journal", broker.unix_url, {ue: r.pvm for ue, r in records.items()})
+        job.write(folder / "job.json")
+        with Journal(job.journal) as journal:
+            journal.put(records)
+        over = asyncio.Event()
+        say(f"a controller of {UES} UEs")
+        fresh_s = time.perf_counter()
+        async with started(folder / "job.json") as (first, _):
+            fresh_s = time.perf_counter() - fresh_s
+            await bench.ovs.settle()
+            streaming = asyncio.create_task(_stream(bench, population.path(0), over))
             await asyncio.sleep(WARM_UP_S)
-            over.set()
-            sent = await streaming
-            emerged = await bench.so_far("enb")
-            numbers = Counter(f[f.index(b"number") :][:15] for where, f in emerged if where == "pvm" and b"number" in f)
-            lost = sum(numbers[b"number %08d" % number] == 0 for number in range(sent))
-            return {**_times(fresh, again), "ues": UES, "sent": sent, "lost": lost, "stale_rules": again.swept}
-
-
-def _times(fresh: Started, again: Started) -> dict[str, float]:
+            say("kill -9, and start again")
+            first.kill()
+            await first.wait()
+            again_s = time.perf_counter()
+            async with started(folder / "job.json") as (_, again):
+                again_s = time.perf_counter() - again_s
+                await asyncio.sleep(WARM_UP_S)
+                over.set()
+                sent = await streaming
+                emerged = await bench.so_far("enb")
+    numbers = Counter(f[f.index(b"number") :][:15] for where, f in emerged if where == "pvm" and b"number" in f)
     return {
-        "install_s": round(fresh.seconds, 3),
-        "reconcile_s": round(again.seconds, 3),
+        "install_s": round(fresh_s, 3),
+        "reconcile_s": round(again_s, 3),
         "reconcile_cpu_s": round(again.cpu_seconds, 3),
+        "ues": UES,
+        "sent": sent,
+        "lost": sum(numbers[b"number %08d" % number] == 0 for number in range(sent)),
+        "stale_rules": again.swept,
     }
 
 
@@ -176,6 +175,7 @@ async def measure() -> dict[str, Any]:
                 taken = await bulk(channel)
             codec_s = codec_seconds()
             await bench.switch.close(leave=True)
+            restarted = await restart(bench, Path(folder))
             return {
                 "one_rule_ms": round(one_ms, 3),
                 "barrier_ms": round(barrier_ms, 3),
@@ -185,7 +185,8 @@ async def measure() -> dict[str, Any]:
                     "median_seconds": round(median(taken), 3),
                     "codec_encoding_seconds": round(codec_s, 3),
                 },
-                "restart": await restart(bench),
+                "restart": restarted,
+                "rate": await rate.measure(bench, Path(folder)),
             }
 
 
