@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -11,7 +11,7 @@ from os_ken.ofproto import ofproto_v1_3 as of
 
 from flows.oxm import PortNames, Ports, instructions, match_fields, read_instructions, read_match
 from flows.pipeline import flow_name
-from flows.rules import OURS, OURS_MASK, FlowRule
+from flows.rules import OURS, OURS_MASK, Action, FlowRule
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.ids import Cookie, TableId
 
@@ -120,14 +120,20 @@ def read_flows(body: bytes) -> Iterator[FoundFlow]:
         offset = end
 
 
-def understand(flow: FoundFlow, names: PortNames) -> FlowRule:
-    """The rule that a found flow is.
+def understand(
+    flow: FoundFlow, names: PortNames, known: MutableMapping[bytes, tuple[Action, ...]] | None = None
+) -> FlowRule:
+    """The rule that a found flow is. ``known`` keeps what was understood of the instructions, for flows to come.
 
     :raises DecodeError: it is not like any rule of ours
     """
     try:
         match = read_match(flow.match, names)
-        actions = read_instructions(flow.instructions, names)
+        actions = None if known is None else known.get(flow.instructions)
+        if actions is None:
+            actions = read_instructions(flow.instructions, names)
+            if known is not None:
+                known[flow.instructions] = actions
         table = TableId(flow.table)
     except ValueError as error:  # a number outside its range, an address of another length
         raise DecodeError(str(error)) from error

@@ -24,7 +24,7 @@ from flows.openflow import OpenFlowChannel, TlsFiles, connect
 from flows.path import path_rules
 from flows.pipeline import Layout, link_mac, static_rules
 from flows.plan import PathPlan, diff
-from flows.rules import OURS, AnswerArp, DecapRule, EncapRule, FlowRule, Rule, Slot, ue_cookie
+from flows.rules import OURS, Action, AnswerArp, DecapRule, EncapRule, FlowRule, Rule, Slot, ue_cookie
 from mobiscud.core.config import OffloadConfig, SwitchConfig
 from mobiscud.core.edge import PathSpec, Pvm
 from mobiscud.core.errors import AdapterError, ConfigError, DecodeError, SetupError
@@ -395,9 +395,10 @@ def _understood(flows: Iterable[FoundFlow], channel: OpenFlowChannel) -> tuple[l
     """The rules behind flows; and the flows that are like no rule of ours, as an older version may have left."""
     names: dict[int, str] = {number: name for name, number in channel.ports.items()}
     rules, strange = [], []
+    actions: dict[bytes, tuple[Action, ...]] = {}  # most flows do what others do
     for flow in flows:
         try:
-            rules.append(understand(flow, names))
+            rules.append(understand(flow, names, actions))
         except DecodeError:
             strange.append(flow)
     return rules, strange

@@ -21,6 +21,7 @@ from typing import Final
 import structlog
 from pydantic import TypeAdapter
 
+from epc_monitor.garbage import rarely_full
 from flows.service import CloudletSwitch
 from mobiscud.bus.listener import listen
 from mobiscud.bus.mqtt import Broker, MqttBus
@@ -29,6 +30,8 @@ from mobiscud.bus.requests import Requests
 from mobiscud.controller.backlog import Backlog
 from mobiscud.controller.inputs import HEARD
 from mobiscud.controller.journal import Journal
+from mobiscud.controller.offload_policy import OffloadPolicy
+from mobiscud.controller.record import UeRecord
 from mobiscud.controller.service import CloudletController, Neighbourhood
 from mobiscud.core.config import BusConfig, MigrationConfig, OffloadConfig, SwitchConfig
 from mobiscud.core.edge import Pvm
@@ -48,10 +51,6 @@ class Job:
     journal: Path
     broker: str
     subscribers: Mapping[UeKey, Pvm]
-
-    def write(self, file: Path) -> None:
-        """For the process to read."""
-        file.write_bytes(_JOB.dump_json(self))
 
 
 _JOB: Final = TypeAdapter(Job)
@@ -117,6 +116,11 @@ async def work(job: Job) -> None:
     """Control the switch until SIGTERM."""
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    with rarely_full():
+        await _control(job, over)
+
+
+async def _control(job: Job, over: asyncio.Event) -> None:
     here = population.HERE
     async with (
         MqttBus(Broker.from_config(BusConfig(), job.broker)) as bus,
@@ -145,6 +149,16 @@ async def work(job: Job) -> None:
                 done = Done(time.process_time() - ready.cpu_seconds, controller.backlog)
                 print(json.dumps(asdict(done)), flush=True)
             await requests.stop()
+
+
+def prepare(switch: SwitchConfig, folder: Path, broker: str, records: Mapping[UeKey, UeRecord]) -> Path:
+    """A job for a controller that remembers these records; the file that holds it."""
+    job = Job(switch, folder / "c1.journal", broker, {ue: record.pvm for ue, record in records.items()})
+    with Journal(job.journal) as journal:
+        journal.put(records)
+    file = folder / "job.json"
+    file.write_bytes(_JOB.dump_json(job))
+    return file
 
 
 @asynccontextmanager

@@ -44,9 +44,8 @@ def path(number: int) -> PathSpec:
     )
 
 
-def record(number: int) -> UeRecord:
-    """What the controller remembers of it: all is here, and its uplinks stand at each eNodeB."""
-    of_ue = path(number)
+def record(of_ue: PathSpec) -> UeRecord:
+    """What the controller remembers of a UE with this path: all is here, and its uplinks stand at each eNodeB."""
     tunnels = Tunnels(of_ue.uplinks, of_ue.downlink)
     return UeRecord(
         of_ue.pvm,
@@ -59,3 +58,8 @@ def record(number: int) -> UeRecord:
         tunnels=tunnels,
         standby=tunnels.uplinks_at(ENBS),
     )
+
+
+def records(ues: int) -> dict[UeKey, UeRecord]:
+    """Of the first so many UEs."""
+    return {key(number): record(path(number)) for number in range(ues)}

@@ -15,8 +15,12 @@ from pathlib import Path
 from mobiscud.core.errors import AdapterError, SetupError
 
 SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
-MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, OBJ_GET, OBJ_GET_INFO = 1, 2, 3, 4, 7, 15
+MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, OBJ_GET, OBJ_GET_INFO, MAP_LOOKUP_BATCH = 1, 2, 3, 7, 15, 24
 ELEMENT = struct.Struct("=I4xQQQ")  # map fd, key, value, flags
+BATCH = struct.Struct("=QQQQIIQQ")  # place, place after it, keys, values, number of entries, map fd, flags twice
+BATCH_NUMBER = struct.Struct("=32xI")
+AT_ONCE = 4096
+PLACE_SIZE = 64  # the kernel's note of where it was: four octets of a hash map
 OBJECT = struct.Struct("=QII")  # path, fd, flags
 INFO = struct.Struct("=IIQ")  # fd, length, where the information goes
 PROGRAM_INFO = struct.Struct("=II")  # struct bpf_prog_info up to the id
@@ -27,11 +31,12 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _bpf(command: int, attributes: bytes) -> int:
+def _bpf(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
+    """The system call; what the kernel answers in the attributes can be read only from an array."""
     machine = platform.machine()
     if machine not in SYSCALL:
         raise SetupError(f"the number of bpf(2) on {machine} is not known here: add it to {__name__}")
-    buffer = ctypes.create_string_buffer(attributes, 128)
+    buffer = ctypes.create_string_buffer(attributes, 128) if isinstance(attributes, bytes) else attributes
     result: int = _libc().syscall(SYSCALL[machine], command, buffer, len(buffer))
     if result < 0:
         number = ctypes.get_errno()
@@ -106,23 +111,38 @@ class BpfMap:
         return mmap(self._fd, size)
 
     def items(self, key_size: int) -> Iterator[tuple[bytes, bytes]]:
-        """All entries. One that comes or goes meanwhile is met or not."""
-        key: bytes | None = None
-        while (key := self._next(key, key_size)) is not None:
-            if (value := self.lookup(key)) is not None:
-                yield key, value
+        """All entries of a hash map. One that comes or goes meanwhile is met or not."""
+        keys = ctypes.create_string_buffer(AT_ONCE * key_size)
+        values = ctypes.create_string_buffer(AT_ONCE * self._value_size)
+        place = ctypes.create_string_buffer(PLACE_SIZE)
+        begin, more = 0, True
+        while more:
+            number, more = self._batch(begin, place, keys, values)
+            begin = ctypes.addressof(place)
+            octets, contents = keys.raw, values.raw
+            for i in range(number):
+                key = octets[i * key_size : (i + 1) * key_size]
+                yield key, contents[i * self._value_size : (i + 1) * self._value_size]
 
-    def _next(self, key: bytes | None, key_size: int) -> bytes | None:
-        held = None if key is None else ctypes.create_string_buffer(key, key_size)
-        following = ctypes.create_string_buffer(key_size)
-        after = 0 if held is None else ctypes.addressof(held)
+    def _batch(
+        self,
+        begin: int,
+        place: ctypes.Array[ctypes.c_char],
+        keys: ctypes.Array[ctypes.c_char],
+        values: ctypes.Array[ctypes.c_char],
+    ) -> tuple[int, bool]:
+        """Some entries from a place on (0: the beginning); how many there are, and whether there may be more."""
+        where = (begin, ctypes.addressof(place), ctypes.addressof(keys), ctypes.addressof(values))
+        attributes = ctypes.create_string_buffer(BATCH.pack(*where, AT_ONCE, self._fd, 0, 0), 128)
+        more = True
         try:
-            _bpf(MAP_GET_NEXT_KEY, ELEMENT.pack(self._fd, after, ctypes.addressof(following), 0))
+            _bpf(MAP_LOOKUP_BATCH, attributes)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
-            return None
-        return following.raw
+            more = False
+        (number,) = BATCH_NUMBER.unpack_from(attributes)
+        return int(number), more
 
     def _element(self, command: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None) -> None:
         held = ctypes.create_string_buffer(key, len(key))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import structlog
 
+from epc_monitor.garbage import rarely_full
 from epc_monitor.identity import UeKeys
 from epc_monitor.live import LiveCapture
 from epc_monitor.pipeline import Monitor
@@ -98,6 +99,7 @@ async def _node(config: Config, file: Path | None = None) -> None:
         measures = await stack.enter_async_context(_measured(config))
         cloudlet = config.own_cloudlet()
         if cloudlet is not None:
+            stack.enter_context(rarely_full())
             reloader.tell(await stack.enter_async_context(_controller(config, cloudlet, bus, keys, measures)))
         await stack.enter_async_context(_background(reloader.watch(), "reload"))
         monitor = build.monitor(config, keys)

@@ -10,7 +10,6 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -25,15 +24,13 @@ from flows.encode import AddFlow, DeleteFlow, flow_mod
 from flows.openflow import OpenFlowChannel, connect
 from flows.pipeline import UPLINK
 from flows.rules import EtherType, FlowRule, Match, Output, SetEthernet, ue_cookie
-from mobiscud.controller.inputs import Tunnels
-from mobiscud.controller.journal import Journal
 from mobiscud.core.config import OffloadConfig
 from mobiscud.core.edge import PathSpec
 from mobiscud.core.ids import PortNo
 from testbed import population
 from testbed.bench import common, rate
 from testbed.bench.common import say
-from testbed.controller_process import Job, started
+from testbed.controller_process import prepare, started
 from testbed.mosquitto import Mosquitto
 from testbed.s1u_packets import from_enb, gtpu, s1u_packet
 from testbed.switch_bench import CANARY, CANARY_PATH, SwitchBench
@@ -104,24 +101,13 @@ def codec_seconds() -> float:
 
 async def restart(bench: SwitchBench, folder: Path) -> dict[str, Any]:
     """Kill the controller of ten thousand UEs under a stream, start it again; what that cost."""
-    of_canary = CANARY_PATH
-    records = {population.key(number): population.record(number) for number in range(UES)}
-    records[CANARY] = replace(
-        population.record(UES),
-        pvm=of_canary.pvm,
-        ue_ip=of_canary.ue_ip,
-        tunnels=Tunnels(of_canary.uplinks, of_canary.downlink),
-        standby=(),
-    )
+    records = {**population.records(UES), CANARY: population.record(CANARY_PATH)}
     async with Mosquitto(folder / "mosquitto") as broker:
-        job = Job(bench.config, folder / "c1.journal", broker.unix_url, {ue: r.pvm for ue, r in records.items()})
-        job.write(folder / "job.json")
-        with Journal(job.journal) as journal:
-            journal.put(records)
+        job = prepare(bench.config, folder, broker.unix_url, records)
         over = asyncio.Event()
         say(f"a controller of {UES} UEs")
         fresh_s = time.perf_counter()
-        async with started(folder / "job.json") as (first, _):
+        async with started(job) as (first, _):
             fresh_s = time.perf_counter() - fresh_s
             await bench.ovs.settle()
             streaming = asyncio.create_task(_stream(bench, population.path(0), over))
@@ -130,7 +116,7 @@ async def restart(bench: SwitchBench, folder: Path) -> dict[str, Any]:
             first.kill()
             await first.wait()
             again_s = time.perf_counter()
-            async with started(folder / "job.json") as (_, again):
+            async with started(job) as (_, again):
                 again_s = time.perf_counter() - again_s
                 await asyncio.sleep(WARM_UP_S)
                 over.set()

@@ -11,9 +11,10 @@ more than the path does. The flood comes all at once, and shows what the control
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -22,15 +23,14 @@ from mobiscud.bus import topics
 from mobiscud.bus.cloudevents import TYPE_PREFIX, decode
 from mobiscud.bus.mqtt import Broker, MqttBus
 from mobiscud.bus.publisher import EventPublisher
-from mobiscud.controller.journal import Journal
 from mobiscud.core.config import BusConfig
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.events import HandoverCompleted, HandoverExecuting, HandoverPrepared, OffloadMoved, OffloadPrepared
 from mobiscud.core.ids import EnbId, ERabId, FTeid, Teid
 from mobiscud.core.ue import BearerContext, Enb, Forwarding, HandoverEnd, HandoverKind
-from testbed import population, results
+from testbed import population, priority, results
 from testbed.bench.common import say
-from testbed.controller_process import SITE, Done, Job, finish, started
+from testbed.controller_process import SITE, Done, finish, prepare, started
 from testbed.mosquitto import Mosquitto
 from testbed.switch_bench import SwitchBench
 
@@ -48,12 +48,12 @@ MILLISECONDS: Final = 1e3
 class Walkers:
     """UEs that hand over when they are told to, and what became of that."""
 
-    def __init__(self, bus: MqttBus) -> None:
+    def __init__(self, bus: MqttBus, ues: int = UES) -> None:
         self.prepared_s: list[float] = []
         self.moved_s: list[float] = []
         self._publisher = EventPublisher(bus, SITE, "monitor", show_imsi=False)
         self._asked: defaultdict[tuple[str, str], deque[float]] = defaultdict(deque)
-        self._at = [0] * UES
+        self._at = [0] * ues
         self._moments = time.time_ns()
         self._enbs = [Enb(None, EnbId(k), address) for k, address in enumerate(population.ENBS, 1)]
         self._news = asyncio.Event()
@@ -135,13 +135,11 @@ async def steady(walkers: Walkers, rate: int, seconds: int) -> None:
         await asyncio.sleep(TICK_S)
 
 
-def flood(walkers: Walkers, handovers: int) -> Iterator[None]:
-    """All at once, but for a turn of the loop between rounds of all UEs, in which each UE's order stays."""
-    for begin in range(0, handovers, UES):
-        for number in range(min(UES, handovers - begin)):
-            walkers.prepare(number)
-            walkers.complete(number)
-        yield
+def flood(walkers: Walkers, numbers: Iterable[int]) -> None:
+    """One handover of each of these UEs, all at once."""
+    for number in numbers:
+        walkers.prepare(number)
+        walkers.complete(number)
 
 
 async def measure(bench: SwitchBench, folder: Path) -> dict[str, Any]:
@@ -184,22 +182,18 @@ async def _run(bench: SwitchBench, folder: Path, handovers: int, *, flooded: boo
     run = folder / ("flood" if flooded else "steady")
     run.mkdir()
     async with Mosquitto(run / "mosquitto") as broker:
-        records = {population.key(number): population.record(number) for number in range(UES)}
-        job = Job(bench.config, run / "c1.journal", broker.unix_url, {ue: r.pvm for ue, r in records.items()})
-        with Journal(job.journal) as journal:
-            journal.put(records)
-        job.write(run / "job.json")
+        job = prepare(bench.config, run, broker.unix_url, population.records(UES))
         async with (
-            started(run / "job.json") as (process, _),
+            started(job) as (process, _),
             MqttBus(Broker.from_config(BusConfig(), broker.unix_url)) as speaker,
             MqttBus(Broker.from_config(BusConfig(), broker.unix_url)) as listener,
         ):
+            priority.prefer([os.getpid(), process.pid, broker.pid, bench.ovs.pid])
             walkers = Walkers(speaker)
             await walkers.listen(listener)
             began = time.monotonic()
             if flooded:
-                for _ in flood(walkers, handovers):
-                    await walkers.all_moved(0)
+                flood(walkers, (number % UES for number in range(handovers)))
             else:
                 await steady(walkers, RATE, SECONDS)
             await walkers.all_moved(handovers)
