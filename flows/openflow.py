@@ -235,6 +235,7 @@ class OpenFlowChannel:
                     raise AdapterError("this is not OpenFlow")
                 body = await self._reader.readexactly(length - HEADER_SIZE)
                 self._take(version, kind, length, xid, header + body)
+                await self._drain()  # who does not read our answers is not listened to either
         except (OSError, asyncio.IncompleteReadError) as error:
             self._lose(str(error) or "closed by the switch")
         except Exception as error:  # whatever the codec stumbled over, nothing can be read after it
@@ -271,6 +272,8 @@ class OpenFlowChannel:
             self._answer(xid, message)
 
     def _take_part(self, xid: int, part: Iterable[Any], more: bool) -> None:
+        if xid not in self._waiting:
+            return  # nobody asked, or no longer: it would be kept for ever
         self._parts.setdefault(xid, []).extend(part)
         if not more:
             self._answer(xid, self._parts.pop(xid))

@@ -25,8 +25,10 @@ Json = dict[str, Any]
 Answerer = Callable[[Json], Awaitable[Json]]
 """Takes the body of a request, returns that of the answer; a MobiScudError becomes the answer's ``error``."""
 
-REMEMBERED: Final = 1024
+REMEMBERED: Final = 4096
+"""Answers that are given again; more than are given while who asked waits and asks again."""
 MAX_PENDING: Final = 4096
+"""Requests that are being answered, and questions that wait for their answer: of each so many at most."""
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +122,11 @@ class Requests:
             return
         if correlation in self._answers:
             self._bus.publish(reply_to, self._answers[correlation])
-        elif correlation not in self._tasks and len(self._tasks) < MAX_PENDING:
+        elif correlation in self._tasks:
+            return  # it is being answered
+        elif len(self._tasks) >= MAX_PENDING:
+            log.warning("too many requests at once: this one is not answered", request=name)
+        else:
             task = asyncio.create_task(
                 self._respond(name, correlation, reply_to, deadline, body), name=f"answer-{name}"
             )

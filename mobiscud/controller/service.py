@@ -162,6 +162,7 @@ class CloudletController:
         self._cloudlet_of: dict[int | str, CloudletId] = dict(neighbourhood.cloudlet_of.items())
         self._queues: Queues[Input | PolicyChanged | _Retained | _Undone] = Queues(self._handle, inlet)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._detours: dict[UeKey, asyncio.Task[None]] = {}
         self._epoch = time.time_ns()
         self._deeds = 0
 
@@ -482,7 +483,9 @@ class CloudletController:
                 if self._packets is not None:
                     self._packets.forget_packets(pvm)
             case AskDetour(of):
-                self._spawn(self._ask_detour(ue, of), f"detour-{ue}")
+                if asking := self._detours.pop(ue, None):
+                    asking.cancel()  # however often the UE comes while the other is silent, it is asked by one
+                self._detours[ue] = self._spawn(self._ask_detour(ue, of), f"detour-{ue}")
             case AskMove(of):
                 self._spawn(self._ask_move(ue, of), f"move-{ue}")
             case TellHalted(to, at):
@@ -704,10 +707,11 @@ class CloudletController:
         self._deeds += 1
         return f"{self._around.here}/{self._epoch}/{self._deeds}".encode()
 
-    def _spawn(self, work: Any, name: str) -> None:
-        task = asyncio.create_task(work, name=name)
+    def _spawn(self, work: Any, name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -228,13 +228,14 @@ async def measure() -> dict[str, Any]:
             wires = Wires({"ue": (far, "ue"), "pvm": (far, "pvm")}, up, down)
             stock = _figures(wires)
             wires.close()
+    for one in (ours, kernel, stock):
+        one["added_rtt_us"] = round(one["rtt_us"] - kernel["rtt_us"], 1)
     return {
         "decap_ns": round(decap),
         "encap_ns": round(encap),
         "offload": ours,
         "kernel_bridge": kernel,
         "ovs_gtpu_port": stock,
-        "added_rtt_us": round(ours["rtt_us"] - kernel["rtt_us"], 1),
     }
 
 

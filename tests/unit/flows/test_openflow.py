@@ -111,6 +111,15 @@ async def test_ports_are_learnt_from_all_parts_of_the_answer(tmp_path: Path) -> 
         assert channel.ports == {"gi1": 1, "pvm": 2}
 
 
+async def test_answers_that_nobody_awaits_are_not_kept(tmp_path: Path) -> None:
+    switch = ScriptedSwitch()
+    async with switched(tmp_path, switch) as channel:
+        for xid in range(1000, 1100):
+            switch.say(MULTIPART_REPLY, xid, struct.pack("!HHxxxx", 13, 1) + port(1, b"gi1"))
+        await channel.barrier()
+        assert not channel._parts
+
+
 async def test_changes_are_committed_in_order(tmp_path: Path) -> None:
     switch = ScriptedSwitch()
     async with switched(tmp_path, switch) as channel:

@@ -19,11 +19,11 @@ from mobiscud.controller.service import CloudletController
 from mobiscud.core.config import CostConfig, MigrationConfig
 from mobiscud.core.edge import DownlinkTunnel, MigrationMode, PathSpec, Pvm, PvmState, UplinkTunnel
 from mobiscud.core.errors import AdapterError
-from mobiscud.core.events import Event, HandoverCompleted, OffloadMoved, UeConnected, UeEvent
+from mobiscud.core.events import Event, HandoverCompleted, HandoverPrepared, OffloadMoved, UeConnected, UeEvent
 from mobiscud.core.ids import CloudletId, EnbId, ERabId, FTeid, PvmId, Teid, UeKey
 from mobiscud.core.ue import BearerContext, Enb, HandoverEnd, HandoverKind
 
-C1 = CloudletId("c1")
+C1, C2 = CloudletId("c1"), CloudletId("c2")
 SGW = FTeid("10.0.0.2", Teid(0x1001))
 LIMIT_S = 30
 
@@ -104,7 +104,7 @@ class Parts:
 def controller(parts: Parts, switch: Switch) -> CloudletController:
     unused: Any = parts
     return CloudletController(
-        Neighbourhood(C1, {EnbId(1): C1, EnbId(2): C1}, {C1: "c1"}, {}),
+        Neighbourhood(C1, {EnbId(1): C1, EnbId(2): C1}, {C1: "c1", C2: "c2"}, {}),
         OffloadPolicy.plain({of: record.pvm for of, record in parts.records.items()}),
         MigrationConfig(),
         switch=switch,
@@ -166,6 +166,33 @@ async def test_a_path_that_is_refused_holds_up_no_other() -> None:
     parts, switch = Parts({ue(number): serving(number) for number in range(10)}), Switch(frozenset({ue(3)}))
     async with controller(parts, switch):
         assert switch.paths.keys() == parts.records.keys() - {ue(3)}
+
+
+class Silent(Parts):
+    """Whose neighbour never answers."""
+
+    asked = asking = 0
+
+    async def ask(self, *_: Any, **__: Any) -> dict[str, Any]:
+        self.asked += 1
+        self.asking += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.asking -= 1
+        return {}
+
+
+async def test_a_silent_neighbour_is_asked_by_one_however_often_the_ue_comes() -> None:
+    expected = replace(serving(1), phase=Phase.PREPARED, ue_at=C2, pvm_at=C2)
+    parts = Silent({ue(1): expected})
+    event = completed(ue(1))
+    about = {field.name: getattr(event, field.name) for field in fields(HandoverPrepared)}
+    async with controller(parts, Switch()) as hands:
+        for number in range(2, 10):
+            hands.on_event(HandoverPrepared(**about))
+            await until(lambda: parts.asked == number)  # noqa: B023  # called at once
+            assert parts.asking == 1
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EVENT_TYPES.values() if kind not in HEARD])

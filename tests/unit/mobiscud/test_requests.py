@@ -134,3 +134,34 @@ async def test_a_peer_that_was_restarted_has_forgotten_what_it_did() -> None:
     bus._handlers = [(name, handler) for name, handler in bus._handlers if "/b/" not in name]
     await peer(bus, deeds)
     assert await asker.ask("b", "moved", {}, timeout_s=5.0, correlation="once") == {"number": 2}
+
+
+async def test_what_waits_and_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mobiscud.bus.requests.MAX_PENDING", 10)
+    monkeypatch.setattr("mobiscud.bus.requests.REMEMBERED", 5)
+    bus = Bus()
+    asker, answerer = Requests(bus, "lab", "n1"), Requests(bus, "lab", "n2")
+    await asker.start()
+    await answerer.start()
+    free, answered = asyncio.Event(), 0
+
+    async def slow(body: dict[str, Any]) -> dict[str, Any]:
+        nonlocal answered
+        await free.wait()
+        answered += 1
+        return {}
+
+    answerer.answer("do", slow)
+    asking = [asyncio.create_task(asker.ask("n2", "do", {}, timeout_s=30)) for _ in range(10)]
+    await asyncio.sleep(0)
+    with pytest.raises(AdapterError, match="too many requests wait"):
+        await asker.ask("n2", "do", {}, timeout_s=30)
+    third = Requests(bus, "lab", "n3")
+    await third.start()
+    with pytest.raises(AdapterError, match="gave no answer"):  # whoever asks one more is not listened to
+        await third.ask("n2", "do", {}, timeout_s=SHORT_S)
+    free.set()
+    assert await asyncio.gather(*asking) == [{}] * 10
+    assert answered == 10
+    assert len(answerer._answers) == 5
+    assert await third.ask("n2", "do", {}, timeout_s=30) == {}
