@@ -396,7 +396,9 @@ def _name(change: Change) -> str:
 
 
 def _reason(message: Any) -> str:
-    """An error message in words (OpenFlow 1.3, 7.4.4)."""
+    """An error message in words (OpenFlow 1.3, 7.4.4). Of a bundle's, the codec knows numbers only (EXT-230)."""
+    if message.type == of.OFPET_EXPERIMENTER:
+        return f"error {message.exp_type} of experimenter {message.experimenter:#010x}"
     kind = of.ofp_error_type_to_str(message.type)
     code = of.ofp_error_code_to_str(message.type, message.code)
     return f"{kind} {code}"

@@ -1,7 +1,7 @@
 """One cloudlet's controller in a process of its own, with real switch, journal and bus: for floods, and for kills.
 
-``python -m testbed.controller_process JOB.json``, inside the cloudlet's network namespace. Only the hypervisor is a
-stand-in: whatever personal VM it is asked about runs here. Standard output gets a line of JSON, ``Ready``, when the
+``python -m testbed.controller_process JOB.json``, inside the cloudlet's network namespace. Only the hypervisor is
+a stand-in, on which every personal VM runs. Standard output gets a line of JSON, ``Ready``, when the
 controller has taken its switch over; another, ``Done``, when SIGTERM has ended it.
 """
 
@@ -30,13 +30,15 @@ from mobiscud.bus.requests import Requests
 from mobiscud.controller.backlog import Backlog
 from mobiscud.controller.inputs import HEARD
 from mobiscud.controller.journal import Journal
+from mobiscud.controller.observe import ObservedHypervisor
 from mobiscud.controller.offload_policy import OffloadPolicy
+from mobiscud.controller.ports import Neighbourhood
 from mobiscud.controller.record import UeRecord
-from mobiscud.controller.service import CloudletController, Neighbourhood
+from mobiscud.controller.service import CloudletController
 from mobiscud.core.config import BusConfig, MigrationConfig, OffloadConfig, SwitchConfig
 from mobiscud.core.edge import Pvm
 from mobiscud.core.errors import AdapterError
-from mobiscud.core.ids import PvmId, UeKey
+from mobiscud.core.ids import UeKey
 from testbed import population
 
 SITE: Final = "bench"
@@ -72,46 +74,6 @@ class Done:
     backlog: Backlog
 
 
-class AllRun:
-    """A hypervisor on which every personal VM runs, and does what it is told without doing anything."""
-
-    def __init__(self, running: tuple[PvmId, ...]) -> None:
-        self._running = running
-
-    def keeps(self, pvm: Pvm) -> bool:
-        """Nothing is."""
-        return False
-
-    async def running(self) -> tuple[PvmId, ...]:
-        """All of them."""
-        return self._running
-
-    async def start(self, pvm: Pvm) -> None:
-        """It runs."""
-
-    async def expect(self, pvm: Pvm) -> None:
-        """It may come."""
-
-    async def stop(self, pvm_id: PvmId) -> None:
-        """Let it."""
-
-    async def abort(self, pvm_id: PvmId) -> None:
-        """Nothing is under way."""
-
-    async def migrate(self, pvm_id: PvmId, migration_uri: str) -> _Never:
-        """Not from here.
-
-        :raises AdapterError: always
-        """
-        raise AdapterError("nothing migrates from this host")
-
-
-class _Never:
-    """What a migration never comes to."""
-
-    total_ms = 0.0
-
-
 async def work(job: Job) -> None:
     """Control the switch until SIGTERM."""
     over = asyncio.Event()
@@ -122,6 +84,9 @@ async def work(job: Job) -> None:
 
 async def _control(job: Job, over: asyncio.Event) -> None:
     here = population.HERE
+    hypervisor = ObservedHypervisor()
+    for pvm in job.subscribers.values():
+        await hypervisor.start(pvm)
     async with (
         MqttBus(Broker.from_config(BusConfig(), job.broker)) as bus,
         CloudletSwitch(job.switch, OffloadConfig()) as switch,
@@ -134,7 +99,7 @@ async def _control(job: Job, over: asyncio.Event) -> None:
                 OffloadPolicy.plain(job.subscribers),
                 MigrationConfig(),
                 switch=switch,
-                hypervisor=AllRun(tuple(pvm.id for pvm in job.subscribers.values())),
+                hypervisor=hypervisor,
                 requests=requests,
                 journal=journal,
                 inlet=bus,

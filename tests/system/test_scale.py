@@ -69,7 +69,8 @@ async def test_ten_thousand_ues_a_kill_and_a_flood_of_handovers(bench: SwitchBen
             await first.wait()
         flows = await bench.ovs.dump_flows("br0")
         async with started(job) as (process, ready), MqttBus(url) as speaker, MqttBus(url) as listener:
-            for enb in population.ENBS:  # so that the datapath learns where the eNodeBs are
+            await bench.so_far("enb")  # the new program learns where the canary's eNodeB is,
+            for enb in population.ENBS:  # and the others
                 bench.send("enb", from_enb(s1u_packet(enb, population.SGW, gtpu(Teid(1), b"", kind=ECHO_REQUEST))))
             assert ready.swept == 0
             assert (await bench.ovs.dump_flows("br0")).count("\n") == flows.count("\n") > 3 * UES

@@ -21,7 +21,8 @@ HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, EXPERIMENTER = 0, 1, 2, 3, 4
 FLOW_MOD, MULTIPART_REQUEST, MULTIPART_REPLY, BARRIER_REQUEST, BARRIER_REPLY = 14, 18, 19, 20, 21
 BUNDLE_CONTROL, BUNDLE_ADD = 2300, 2301
 OPEN, OPENED, COMMIT, COMMITTED = 0, 1, 4, 5
-FLOW_MOD_FAILED, TABLE_FULL, BUNDLE_FAILED = 5, 1, 17
+FLOW_MOD_FAILED, TABLE_FULL = 5, 1
+EXPERIMENTER_ERROR, BUNDLE_FAILED, ONF = 0xFFFF, 2315, 0x4F4E4600  # as Open vSwitch says it in OpenFlow 1.3
 
 COOKIE = ue_cookie(UeKey("ue-0000000000000001"))
 RULE = FlowRule(COOKIE, "uplink", TableId(10), 100, Match(eth_type=0x800, ip_src="45.45.0.2"), (Output("pvm"),))
@@ -82,7 +83,7 @@ class ScriptedSwitch:
         if step == OPEN:
             self._bundle = []
         elif self.refuse >= 0:
-            self.say(ERROR, xid, struct.pack("!HH", BUNDLE_FAILED, 0))
+            self.say(ERROR, xid, struct.pack("!HHI", EXPERIMENTER_ERROR, BUNDLE_FAILED, ONF))
             return
         else:
             self.committed += self._bundle
