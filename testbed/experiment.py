@@ -73,6 +73,11 @@ class RunningTestbed:
         """The first UE, as the events call it."""
         return self.key_of(FIRST)
 
+    @property
+    def bpffs(self) -> Path:
+        """Where the cloudlets' maps are pinned."""
+        return self._run.bpffs
+
     def key_of(self, subscriber: Subscriber) -> UeKey:
         """A UE, as the events call it."""
         return UeKeys(self._key.encode()).of_imsi(Imsi(subscriber.imsi))
