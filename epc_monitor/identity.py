@@ -23,5 +23,9 @@ class UeKeys:
         """A key for a UE whose IMSI is not known, made of the place on the wire where it was first seen."""
         return self._make(b"place:" + place)
 
+    def of_temporary(self, mme: str, s_tmsi: bytes) -> str:
+        """A mark by which a temporary identity of an MME is known again, and that tells nobody which it is."""
+        return self._make(b"s-tmsi:" + mme.encode() + b":" + s_tmsi)[3:]
+
     def _make(self, what: bytes) -> UeKey:
         return UeKey(f"ue-{hmac.digest(self._key, what, 'sha256')[:8].hex()}")

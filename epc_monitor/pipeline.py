@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from epc_monitor import values
 from epc_monitor.bpf import SCTP_OVER_UDP_PORT
 from epc_monitor.frames import SCTP, FragmentLimits, Frame, FrameDecoder, Packet, Reassembly
 from epc_monitor.gtpv2 import GTPV2_PORT
 from epc_monitor.identity import UeKeys
 from epc_monitor.limits import Limits
-from epc_monitor.sctp import S1AP_PORT, AssociationDown, AssociationForgotten, Gap, Message, SctpDecoder, SctpLimits
+from epc_monitor.sctp import (
+    S1AP_PORT,
+    AssociationDown,
+    AssociationForgotten,
+    Endpoint,
+    Gap,
+    Message,
+    SctpDecoder,
+    SctpLimits,
+)
 from epc_monitor.ue_tracker import UeTracker
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.events import Event
+from mobiscud.core.ue import EnbState, SctpEnd, UeState
 
 _EVICTIONS_EVERY_NS = 1_000_000_000
 """Evictions are told together, at most once in a second: under a flood they would be a flood themselves."""
@@ -64,6 +77,19 @@ class Monitor:
         stats.evicted = self.tracker.evicted + self._sctp.evicted + self._fragments.evicted
         stats.expired = self.tracker.expired + self._fragments.expired
         return stats
+
+    def resume(self, enbs: Iterable[EnbState], ues: Iterable[tuple[UeState, int]], *, trusted: bool) -> int:
+        """Go on from what was known before a restart; how many UEs are known again.
+
+        Before the first frame. Each UE comes with when it was so; ``trusted``: what leads to them still holds. A state
+        that no monitor can have written is passed over.
+        """
+        for state in enbs:
+            with contextlib.suppress(ValueError):
+                ends = [_endpoint(end) for end in (state.enb_end, state.mme_end)]
+                tags = bytes.fromhex(state.enb_end.tag), bytes.fromhex(state.mme_end.tag)
+                self.tracker.resume_enb(state, self._sctp.adopt(ends[0], ends[1], tags))
+        return self.tracker.resume(ues, trusted=trusted)
 
     def receive(self, frame: Frame) -> list[Event]:
         """Take one frame; give the events that it completed. What cannot be read is counted, never raised."""
@@ -131,3 +157,9 @@ class Monitor:
             events += found
         elif SCTP_OVER_UDP_PORT in (source, destination):
             self._receive_sctp(packet._replace(payload=payload[8:]), frame, events)
+
+
+def _endpoint(end: SctpEnd) -> Endpoint:
+    if not 0 <= end.port <= 0xFFFF or len(end.tag) != 8 or not end.addresses:
+        raise ValueError("no end of an association")
+    return Endpoint(end.port, [values.address_octets(address) for address in end.addresses])

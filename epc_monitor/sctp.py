@@ -128,6 +128,17 @@ class SctpDecoder:
         self._waiting: dict[Direction, tuple[Association, int]] = {}  # those that hold something back
         self._octets = 0  # of all that is held back
 
+    def adopt(self, first: Endpoint, second: Endpoint, tags: tuple[bytes, bytes]) -> Association:
+        """An association from before a restart. ``tags`` are those of what each end sends."""
+        association = Association(first, second)
+        for sender, tag in enumerate(tags):
+            association.directions[sender].tag = tag
+            self._tags[association.ports_and_tag(sender)] = association, sender
+        for ends in _all_ends(association):
+            self._ends[ends] = association
+        self._associations[association] = None
+        return association
+
     def receive(self, packet: Packet) -> list[Item]:
         """Take one SCTP packet; give what it completed."""
         payload = packet.payload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 
 from epc_monitor.s1ap.types import GlobalEnbId, ServedGummeis, Tunnel
 from mobiscud.core.ids import CellId, Ecgi, EnbId, FTeid, Gummei, Plmn, Tac, Tai, Teid
@@ -38,6 +38,45 @@ def ecgi(octets: bytes) -> Ecgi:
 @lru_cache(8192)
 def f_teid(packed: bytes, teid: int) -> FTeid:
     return FTeid(address(packed), Teid(teid))
+
+
+def plmn_octets(value: Plmn) -> bytes:
+    """The reverse of :func:`plmn`.
+
+    :raises ValueError: no PLMN is like this
+    """
+    mcc, mnc = value.mcc, value.mnc
+    if len(mcc) != 3 or len(mnc) not in (2, 3):
+        raise ValueError("a PLMN that does not exist")
+    return bytes.fromhex(f"{mcc[1]}{mcc[0]}{mnc[2:] or 'f'}{mcc[2]}{mnc[1]}{mnc[0]}")
+
+
+def gummei_octets(value: Gummei) -> bytes:
+    """The reverse of :func:`gummei`.
+
+    :raises ValueError: no MME is called like this
+    """
+    if not (0 <= value.mme_group_id <= 0xFFFF and 0 <= value.mme_code <= 0xFF):
+        raise ValueError("a GUMMEI that does not exist")
+    return plmn_octets(value.plmn) + value.mme_group_id.to_bytes(2, "big") + value.mme_code.to_bytes(1, "big")
+
+
+def tai_octets(value: Tai) -> bytes:
+    """The reverse of :func:`tai`."""
+    return plmn_octets(value.plmn) + value.tac.to_bytes(2, "big")
+
+
+def ecgi_octets(value: Ecgi) -> bytes:
+    """The reverse of :func:`ecgi`."""
+    return plmn_octets(value.plmn) + (value.cell_id << 4).to_bytes(4, "big")
+
+
+def address_octets(written: str) -> bytes:
+    """The reverse of :func:`address`.
+
+    :raises ValueError: it is no address
+    """
+    return ip_address(written).packed
 
 
 def tunnel(raw: Tunnel) -> FTeid:

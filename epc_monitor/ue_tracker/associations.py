@@ -69,7 +69,7 @@ class Associations:
 
     def down(self, association: S1Association) -> None:
         """The SCTP association is gone. One that never got through its S1 Setup was no eNodeB."""
-        if association.complete or association.asked is None:
+        if association.complete or association.name or association.asked is None:
             self._tell(EnbDisconnected, association)
         self._drop_all(association)
         self._registry.close_association(association)
@@ -99,4 +99,5 @@ class Associations:
         node.mme = Mme(node.mme.address, message.mme_name or node.mme.name, known)
 
     def _tell(self, kind: type[Event], association: S1Association) -> None:
-        self._facts.add(kind, enb=association.enb, tais=association.tais, mme=association.mme.mme)
+        name = association.sctp.place.hex()
+        self._facts.add(kind, enb=association.enb, tais=association.tais, mme=association.mme.mme, association=name)

@@ -55,6 +55,8 @@ class Connections:
         told = self._read(message.nas, uplink=True, readable=None)
         ue: Ue | None = None
         s_tmsi = message.s_tmsi
+        if s_tmsi is None and told is not None and told.guti is not None and told.guti[:6] in node.gummeis:
+            s_tmsi = told.guti[5:]
         if told is not None and told.imsi is not None:
             ue = registry.by_imsi(told.imsi)
         elif s_tmsi is not None:
@@ -68,7 +70,7 @@ class Connections:
         connection.imsi_told = told is not None and told.imsi is not None
         self._place(connection, message)
         registry.make_current(connection)
-        if connection.ue.imsi is None:
+        if connection.ue.imsi is None and not connection.ue.sessions:
             self._doubts.came(connection)
             if s_tmsi is not None:
                 registry.own_s_tmsi(connection.ue, node, s_tmsi)

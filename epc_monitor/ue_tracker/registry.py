@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Final
 
+from epc_monitor import values
 from epc_monitor.identity import UeKeys
 from epc_monitor.limits import Limits
 from epc_monitor.s1ap.message import S1apMessage
@@ -14,7 +15,7 @@ from epc_monitor.ue_tracker.doubts import Doubts
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.state import Leg, MmeNode, S1Association, S1Connection, S11Tunnel, Ue
 from mobiscud.core.events import UeIdentified
-from mobiscud.core.ids import FTeid, Imsi
+from mobiscud.core.ids import FTeid, Imsi, UeKey
 from mobiscud.core.ue import Enb
 
 _SECOND_CHANCES = 16
@@ -39,6 +40,10 @@ class Registry:
         self._ues: OrderedDict[Ue, None] = OrderedDict()  # heard of longest ago first
         self._trimmed_at = 0
         self._half_open: OrderedDict[S1Connection, int] = OrderedDict()  # since when
+        self.marks: dict[str, Ue] = {}  # of temporary identities from before a restart
+        self._names: dict[str, S1Association] = {}
+        self.forgotten: list[UeKey] = []  # of UEs that have events, for want of news or room
+        self._by_key: dict[UeKey, Ue] = {}
         self._by_imsi: dict[str, Ue] = {}
         self._by_tunnel: dict[FTeid, Ue] = {}
         self._mmes: dict[bytes, MmeNode] = {}
@@ -67,9 +72,15 @@ class Registry:
         self._absent_mmes.pop(node, None)
         return association
 
+    def by_name(self, name: str) -> S1Association | None:
+        """An association whose eNodeB is known, by its verification tags."""
+        return self._names.get(name)
+
     def close_association(self, association: S1Association) -> None:
         """Its legs are gone already. An MME without any association is remembered while its UEs are, within bounds."""
         self._associations.pop(association.sctp, None)
+        if self._names.get(association.name) is association:
+            del self._names[association.name]
         self._unknow_enb(association)
         node = association.mme
         node.associations.pop(association, None)
@@ -94,6 +105,8 @@ class Registry:
         """An eNodeB has said who it is."""
         self._unknow_enb(association)
         association.enb = enb
+        association.name = association.sctp.place.hex()
+        self._names[association.name] = association
         self._enbs.setdefault(replace(enb, address=None), {})[association] = None
 
     def _unknow_enb(self, association: S1Association) -> None:
@@ -125,20 +138,50 @@ class Registry:
         return self._keep(Ue(self._keys.of_place(self._facts.place)))
 
     def by_imsi(self, imsi: str) -> Ue:
-        ue = self._by_imsi.get(imsi)
+        ue = self._known_by_imsi(imsi)
         if ue is None:
             ue = self._by_imsi[imsi] = self._keep(Ue(self._keys.of_imsi(imsi), Imsi(imsi)))
         return ue
+
+    def _known_by_imsi(self, imsi: str) -> Ue | None:
+        """A UE from before a restart is known by its key alone, until its IMSI is heard."""
+        ue = self._by_imsi.get(imsi)
+        if ue is None:
+            ue = self._by_key.get(self._keys.of_imsi(imsi))
+            if ue is not None:
+                ue.imsi = Imsi(imsi)
+                self._by_imsi[imsi] = ue
+        return ue
+
+    def by_key(self, key: UeKey) -> Ue | None:
+        return self._by_key.get(key)
+
+    def is_known(self, ue: Ue) -> bool:
+        """Whether it has not been forgotten meanwhile."""
+        return ue in self._ues
+
+    def take_in(self, ue: Ue, seen: int) -> None:
+        """A UE from before a restart, last heard of at ``seen``; the oldest first."""
+        self._keep(ue)
+        ue.seen = seen
+        if ue.imsi is not None:
+            self._by_imsi[ue.imsi] = ue
 
     def by_tunnel(self, tunnel: FTeid) -> Ue | None:
         return self._by_tunnel.get(tunnel)
 
     def by_s_tmsi(self, node: MmeNode, s_tmsi: bytes) -> Ue | None:
-        return node.s_tmsis.get(s_tmsi)
+        ue = node.s_tmsis.get(s_tmsi)
+        if ue is None and self.marks:
+            marks = (self._keys.of_temporary(values.address(address), s_tmsi) for address in node.addresses)
+            ue = next((found for mark in marks if (found := self.marks.pop(mark, None)) in self._ues), None)
+            if ue is not None:
+                self.own_s_tmsi(ue, node, s_tmsi)
+        return ue
 
     def by_guti(self, node: MmeNode, guti: bytes) -> Ue | None:
         """The UE of a GUTI that perhaps another MME has given."""
-        return self._mmes_by_gummei.get(guti[:6], node).s_tmsis.get(guti[5:])
+        return self.by_s_tmsi(self._mmes_by_gummei.get(guti[:6], node), guti[5:])
 
     def own_tunnel(self, ue: Ue, tunnel: FTeid) -> None:
         """The S-GW's end of a bearer belongs to this UE; whoever had it before has it no more."""
@@ -173,6 +216,7 @@ class Registry:
     def _keep(self, ue: Ue) -> Ue:
         ue.seen = self._facts.at
         self._ues[ue] = None
+        self._by_key[ue.key] = ue
         return ue
 
     def _touch(self, ue: Ue) -> None:
@@ -218,12 +262,16 @@ class Registry:
                 self.evicted += 1
             else:
                 self.expired += 1
+            if ue.named:
+                self.forgotten.append(ue.key)
             self.forget(ue)
 
     def forget(self, ue: Ue) -> None:
         """Drop a UE, its legs and everything that leads to it."""
         self._doubts.dismiss(ue)
         self._ues.pop(ue, None)
+        if self._by_key.get(ue.key) is ue:
+            del self._by_key[ue.key]
         if ue.imsi is not None and self._by_imsi.get(ue.imsi) is ue:
             del self._by_imsi[ue.imsi]
         self.drop_tunnels(ue)
@@ -252,12 +300,14 @@ class Registry:
     def name(self, connection: S1Connection, imsi: str) -> None:
         """The UE behind a leg has told its IMSI."""
         connection.imsi_told = True
-        known = self._by_imsi.get(imsi)
+        known = self._known_by_imsi(imsi)
         if known is None and connection.ue.imsi is None:
             ue = connection.ue
             previous = ue.key
+            if self._by_key.get(previous) is ue:
+                del self._by_key[previous]
             ue.imsi, ue.key = Imsi(imsi), self._keys.of_imsi(imsi)
-            self._by_imsi[imsi] = ue
+            self._by_imsi[imsi] = self._by_key[ue.key] = ue
             if ue.named:
                 self._facts.about(ue, UeIdentified, previous_ue=previous)
             self._doubts.known(connection, ue)
@@ -291,6 +341,7 @@ class Registry:
             ue.pdns = stranger.pdns
         ue.connected = ue.connected or stranger.connected
         ue.place = stranger.place or ue.place
+        ue.last = stranger.last or ue.last
         if ue.registered is None:
             ue.registered = stranger.registered
         self.forget(stranger)
@@ -364,6 +415,7 @@ class Registry:
         """The leg has bearers: if it serves its UE, it is no longer one of those that anybody can open."""
         if connection.ue.connection is connection:
             self._half_open.pop(connection, None)
+            connection.ue.last = connection.association
 
     def find(self, association: S1Association, message: S1apMessage) -> S1Connection | None:
         """The leg of a message; an id that it tells for the first time is noted."""

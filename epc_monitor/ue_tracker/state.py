@@ -57,6 +57,7 @@ class S1Association:
         "enb",
         "enb_sender",
         "mme",
+        "name",
         "resetting",
         "sctp",
         "tais",
@@ -67,6 +68,7 @@ class S1Association:
         self.enb_sender = enb_sender
         self.mme = mme
         self.enb: Enb = values.enb(None, sctp.ends[enb_sender].addresses[0])
+        self.name = ""  # its verification tags, once the eNodeB is known
         self.tais: tuple[Tai, ...] = ()
         self.asked: S1apMessage | None = None  # S1 Setup Request, or a configuration update, without its answer
         self.resetting: S1apMessage | None = None
@@ -87,6 +89,7 @@ class Ue:
         "connection",
         "imsi",
         "key",
+        "last",
         "legs",
         "named",
         "pdns",
@@ -110,6 +113,7 @@ class Ue:
         self.pdns: tuple[Pdn, ...] = ()
         self.bearers: dict[int, BearerContext] = {}
         self.connection: S1Connection | None = None  # the one that serves it
+        self.last: S1Association | None = None  # over which it was last served
         self.legs: dict[S1Connection, None] = {}  # all of them
         self.connected = False
         self.registered: bool | None = None

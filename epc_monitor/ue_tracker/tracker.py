@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from epc_monitor import gtpv2, s1ap, sctp
@@ -18,9 +18,12 @@ from epc_monitor.ue_tracker.doubts import Doubts
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.handovers import Handovers
 from epc_monitor.ue_tracker.registry import Registry
+from epc_monitor.ue_tracker.resumption import Resumption
 from epc_monitor.ue_tracker.sessions import Sessions
 from epc_monitor.ue_tracker.state import S1Association
 from mobiscud.core.events import Event, MonitorDropped, Where
+from mobiscud.core.ids import UeKey
+from mobiscud.core.ue import EnbState, UeState
 
 Handler = Callable[[S1apMessage, S1Association], None]
 
@@ -66,6 +69,7 @@ class UeTracker:
         self._registry = registry = Registry(keys, limits or Limits(), facts, doubts)
         self._connections = connections = Connections(registry, facts, doubts)
         self._sessions = Sessions(registry, facts, connections)
+        self._resumption = Resumption(registry, keys)
         # An OrderedDict knows which is the oldest; a dict searches for it among all that were deleted.
         self._heard: OrderedDict[int, int] = OrderedDict()  # mark of a GTPv2 datagram -> when it was last seen
         self._associations = Associations(registry, facts, connections)
@@ -87,6 +91,33 @@ class UeTracker:
     def expired(self) -> int:
         """What was not heard of for too long."""
         return self._registry.expired
+
+    def state_of(self, key: UeKey) -> UeState | None:
+        """A UE as it is known now; None when it is not, or not as registered."""
+        return self._resumption.state_of(key)
+
+    def enb_state_of(self, name: str) -> EnbState | None:
+        """An S1 association as it is known now, by its verification tags; None when it is no more."""
+        return self._resumption.enb_state_of(name)
+
+    def resume_enb(self, state: EnbState, association: sctp.Association) -> None:
+        """Take in an association from before a restart; its end 0 is the eNodeB.
+
+        :raises ValueError: the state cannot have been one
+        """
+        self._resumption.resume_enb(state, association)
+
+    def resume(self, states: Iterable[tuple[UeState, int]], *, trusted: bool) -> int:
+        """Take in UEs from before a restart, after the associations; each with when it was so. How many.
+
+        ``trusted``: what leads to them still holds.
+        """
+        return self._resumption.resume(states, trusted=trusted)
+
+    def forgotten(self) -> list[UeKey]:
+        """UEs with events that were forgotten for their age or a limit, since this was last asked."""
+        keys, self._registry.forgotten = self._registry.forgotten, []
+        return keys
 
     def receive_s1ap(self, message: sctp.Message, at: int) -> list[Event]:
         """Take one S1AP PDU.

@@ -25,6 +25,7 @@ from mobiscud.app import build, privileges, pseudonym
 from mobiscud.app.health import Health
 from mobiscud.app.reload import Reloader, Take
 from mobiscud.app.replay import Sink, printer
+from mobiscud.app.resume import resume
 from mobiscud.bus import topics
 from mobiscud.bus.embedded import EmbeddedBroker
 from mobiscud.bus.listener import listen
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from mobiscud.app.measures import Measures
 
 LOSSES_EVERY_S: Final = 1.0
+FORGET_EVERY_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -103,6 +105,8 @@ async def _node(config: Config, file: Path | None = None) -> None:
             reloader.tell(await stack.enter_async_context(_controller(config, cloudlet, bus, keys, measures)))
         await stack.enter_async_context(_background(reloader.watch(), "reload"))
         monitor = build.monitor(config, keys)
+        if capture is not None:  # which keeps meanwhile what comes
+            await resume(monitor, broker, config.site)
         health.counters = lambda: _counters(monitor, capture, bus)
         if measures is not None:
             measures.node(health.counters, lambda: reloader.refused)
@@ -110,8 +114,15 @@ async def _node(config: Config, file: Path | None = None) -> None:
         await stack.enter_async_context(_background(health.beat(bus), "health"))
         log.info("online", site=config.site.name, node=config.site.node)
         if capture is not None:
-            publisher = EventPublisher(bus, config.site.name, "monitor", show_imsi=config.privacy.mode == "clear")
+            publisher = EventPublisher(
+                bus,
+                config.site.name,
+                "monitor",
+                show_imsi=config.privacy.mode == "clear",
+                states=monitor.tracker,
+            )
             await stack.enter_async_context(_background(_tell_losses(bus, publisher.publish), "losses"))
+            await stack.enter_async_context(_background(_forget(monitor, publisher), "forgotten"))
             publish = publisher.publish if measures is None else measures.counted(publisher.publish, "monitor")
             await _watch(capture, monitor, publish)
         else:
@@ -154,6 +165,14 @@ async def _tell_losses(bus: MqttBus, publish: Sink) -> NoReturn:
             at = time.time_ns()
             log.warning("events gave way, since the broker was away too long", count=lost)
             publish(MonitorDropped(at=at, origin=b"spool:%d:%d" % (at, told), count=lost, where=Where(None, "spool")))
+
+
+async def _forget(monitor: Monitor, publisher: EventPublisher) -> NoReturn:
+    """Of UEs that the monitor has forgotten nothing stays retained."""
+    while True:
+        await asyncio.sleep(FORGET_EVERY_S)
+        for ue in monitor.tracker.forgotten():
+            publisher.forget(ue)
 
 
 @contextlib.asynccontextmanager

@@ -74,7 +74,8 @@ async def _replay(files: Iterable[Path], config: Config, monitor: Monitor, optio
             from mobiscud.bus.publisher import EventPublisher
 
             bus = await stack.enter_async_context(_bus(config))
-            sinks.append(EventPublisher(bus, config.site.name, "monitor", show_imsi=show_imsi).publish)
+            states = monitor.tracker
+            sinks.append(EventPublisher(bus, config.site.name, "monitor", show_imsi=show_imsi, states=states).publish)
         published = 0
         clock = _Clock() if options.real_time else None
         receive = monitor.receive

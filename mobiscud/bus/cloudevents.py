@@ -21,6 +21,7 @@ from mobiscud.core.errors import DecodeError
 from mobiscud.core.events import Event
 from mobiscud.core.times import nanoseconds as nanoseconds
 from mobiscud.core.times import rfc3339 as rfc3339
+from mobiscud.core.ue import EnbState, UeState
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 TYPE_PREFIX: Final = "org.mobiscud."
@@ -89,6 +90,18 @@ class Envelopes:
         return cls.TYPE.encode() + b"\0", template, writer(cls, _ENVELOPE, self._secret)
 
 
+def state_writer(*, show_imsi: bool) -> Write:
+    """What writes the state of a UE as a JSON object."""
+    cls: Any = UeState
+    return writer(cls, frozenset(), frozenset() if show_imsi else _SECRET)
+
+
+def write_enb_state(state: EnbState) -> str:
+    """The state of an S1 association as a JSON object."""
+    cls: Any = EnbState
+    return writer(cls)(state)
+
+
 def encode(envelope: Json) -> bytes:
     """One CloudEvent in structured mode, compact UTF-8."""
     return json.dumps(envelope, separators=(",", ":")).encode()
@@ -119,7 +132,7 @@ def unwrap(envelope: Json) -> Event | None:
     if cls is None:
         return None
     hashable: Any = cls
-    read = _reader(hashable)
+    read = reader(hashable)
     try:
         values = read(envelope["data"])
         at = nanoseconds(envelope["time"])
@@ -132,7 +145,7 @@ def unwrap(envelope: Json) -> Event | None:
 
 
 @cache
-def _reader(cls: Any) -> Convert:
+def reader(cls: Any) -> Convert:
     """A function that reads a dictionary into keyword arguments (an event) or an instance (all else).
 
     What is not there at all, since who wrote it is of an older version, has its default value.
@@ -176,7 +189,7 @@ def _read_present(inner: Any) -> Convert:
         one = _read_as(get_args(inner)[0])
         return lambda value: tuple(one(item) for item in _checked(list, value))
     if is_dataclass(inner) and isinstance(inner, type):
-        return _reader(inner)
+        return reader(inner)
     if inner in HEX:
         return lambda value: inner(int(_checked(str, value), 16))
     if inner is float:

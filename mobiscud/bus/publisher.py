@@ -3,24 +3,56 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from typing import Protocol
 
 from mobiscud.bus import topics
-from mobiscud.bus.cloudevents import CONTENT_TYPE, TYPE_PREFIX, Envelopes, encode, unwrap
+from mobiscud.bus.cloudevents import (
+    CONTENT_TYPE,
+    TYPE_PREFIX,
+    Envelopes,
+    nanoseconds,
+    reader,
+    rfc3339,
+    state_writer,
+    unwrap,
+    write_enb_state,
+)
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.events import (
+    BearerEvent,
+    EnbConnected,
+    EnbDisconnected,
     Event,
     HandoverCompleted,
+    TrackingAreaUpdated,
     UeConnected,
     UeDetached,
+    UeEvent,
     UeIdentified,
     UeIdle,
     UePlacedEvent,
 )
+from mobiscud.core.ids import UeKey
+from mobiscud.core.ue import EnbState, UeState
 
-PLACE = ("enb", "ecgi", "tai", "bearers", "pdns")
 
-_STATES = (UePlacedEvent, HandoverCompleted, UeIdle, UeDetached, UeIdentified)
+class States(Protocol):
+    """What is known of UEs and S1 associations now; None of those that are gone."""
+
+    def state_of(self, key: UeKey) -> UeState | None: ...
+
+    def enb_state_of(self, name: str) -> EnbState | None: ...
+
+
+_STATES = (
+    UePlacedEvent,
+    HandoverCompleted,
+    BearerEvent,
+    TrackingAreaUpdated,
+    UeIdle,
+    UeDetached,
+    UeIdentified,
+)
 """Events after which a UE's state is another."""
 
 
@@ -33,35 +65,41 @@ class Outbox(Protocol):
 class EventPublisher:
     """``publish(event)``: the event to its topic, and the UE's state after it to the UE's ``state`` topic."""
 
-    def __init__(self, outbox: Outbox, site: str, role: str, *, show_imsi: bool) -> None:
-        """``role`` is ``monitor`` or ``controller``; only a monitor retains UE states."""
+    def __init__(self, outbox: Outbox, site: str, role: str, *, show_imsi: bool, states: States | None = None) -> None:
+        """``role`` is ``monitor`` or ``controller``; a monitor has states, and retains them."""
         self._outbox = outbox
         self._site = site
         self._envelopes = Envelopes(f"/mobiscud/{site}/{role}", show_imsi=show_imsi)
-        self._keeps_state = role == "monitor"
+        self._states = states
+        self._write_state = state_writer(show_imsi=show_imsi)
 
     def publish(self, event: Event) -> None:
         """Publish one event."""
         text = self._envelopes.text(event)
         self._outbox.publish(topics.of_event(event, self._site), text.encode(), content_type=CONTENT_TYPE)
-        if self._keeps_state and isinstance(event, _STATES):
-            self._retain(event, json.loads(text))
+        if self._states is None:
+            return
+        if isinstance(event, _STATES):
+            self._retain(event, self._states.state_of(event.ue))
+        elif isinstance(event, EnbConnected | EnbDisconnected) and event.association is not None:
+            self._retain_enb(event.association, self._states.enb_state_of(event.association))
 
-    def _retain(self, event: Event, envelope: dict[str, Any]) -> None:
-        data = envelope["data"]
-        if isinstance(event, UePlacedEvent | HandoverCompleted):
-            known = {name: data[name] for name in ("ue", "imsi", "ue_ip", *PLACE)}
-            self._retain_state(event.ue, {**known, "status": "connected", "time": envelope["time"]})
-        elif isinstance(event, UeIdle):
-            known = {name: data[name] for name in ("ue", "imsi", "ue_ip", "enb")}
-            self._retain_state(event.ue, {**known, "status": "idle", "time": envelope["time"]})
+    def forget(self, ue: UeKey) -> None:
+        """The UE is gone: nothing is retained of it."""
+        self._outbox.publish(topics.ue_state(ue), b"", retain=True)
+
+    def _retain(self, event: UeEvent, state: UeState | None) -> None:
+        if isinstance(event, UeIdentified):
+            self.forget(event.previous_ue)
+        if state is not None:
+            payload = f'{self._write_state(state)[:-1]},"time":"{rfc3339(event.at)}"}}'
+            self._outbox.publish(topics.ue_state(event.ue), payload.encode(), retain=True)
         elif isinstance(event, UeDetached):
-            self._retain_state(event.ue, None)
-        elif isinstance(event, UeIdentified):
-            self._retain_state(event.previous_ue, None)
+            self.forget(event.ue)
 
-    def _retain_state(self, ue: Any, state: dict[str, Any] | None) -> None:
-        self._outbox.publish(topics.ue_state(ue), encode(state) if state else b"", retain=True)
+    def _retain_enb(self, association: str, state: EnbState | None) -> None:
+        payload = b"" if state is None else write_enb_state(state).encode()
+        self._outbox.publish(topics.enb_state(self._site, association), payload, retain=True)
 
 
 def read_state(payload: bytes) -> Event | None:
@@ -78,3 +116,27 @@ def read_state(payload: bytes) -> Event | None:
         raise DecodeError("not the state of a UE") from error
     kind = UeConnected if status == "connected" else UeIdle
     return unwrap({"id": "state", "type": TYPE_PREFIX + kind.TYPE, "time": at, "data": state})
+
+
+def read_enb(payload: bytes) -> EnbState:
+    """A retained state of an S1 association.
+
+    :raises DecodeError: it is no state of ours
+    """
+    try:
+        state: EnbState = reader(EnbState)(json.loads(payload))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DecodeError("not the state of an S1 association") from error
+    return state
+
+
+def read_known(payload: bytes) -> tuple[UeState, int]:
+    """A retained state as a monitor wrote it, and when it was so.
+
+    :raises DecodeError: it is no state of ours
+    """
+    try:
+        state = json.loads(payload)
+        return reader(UeState)(state), nanoseconds(state["time"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DecodeError("not the state of a UE") from error

@@ -11,12 +11,18 @@ ROOT: Final = "mobiscud/v1"
 ALL_UE_EVENTS: Final = f"{ROOT}/ue/+/+"
 ALL_EVENTS: Final = (ALL_UE_EVENTS, f"{ROOT}/site/+/event/+")
 STATE: Final = "state"
+ALL_STATES: Final = f"{ROOT}/ue/+/{STATE}"
 ALL_UE_STATES: Final = f"{ROOT}/ue/+/{STATE}"
 
 
 def ue_state(ue: UeKey) -> str:
     """Where the UE's state is retained."""
     return f"{ROOT}/ue/{ue}/{STATE}"
+
+
+def enb_state(site: str, association: str) -> str:
+    """Where an S1 association's state is retained."""
+    return f"{ROOT}/site/{site}/enb/{association}/{STATE}"
 
 
 def of_event(event: Event, site: str) -> str:

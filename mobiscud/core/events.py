@@ -40,12 +40,13 @@ class UeEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnbConnected(Event):
-    """S1 Setup accepted."""
+    """S1 Setup accepted. ``association``: the verification tags of the SCTP association, lowest first, in hex."""
 
     TYPE: ClassVar[str] = "enb.connected"
     enb: Enb
     tais: tuple[Tai, ...] = ()
     mme: Mme | None = None
+    association: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,7 @@ class EnbDisconnected(Event):
     enb: Enb
     tais: tuple[Tai, ...] = ()
     mme: Mme | None = None
+    association: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

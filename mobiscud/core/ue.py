@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mobiscud.core.ids import Ecgi, EnbId, ERabId, FTeid, Gummei, Plmn, Tai
+from mobiscud.core.ids import Ecgi, EnbId, EnbUeS1apId, ERabId, FTeid, Gummei, Imsi, MmeUeS1apId, Plmn, Tai, UeKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +88,64 @@ class Forwarding:
 
     kind: str = "none"
     bearers: tuple[ForwardedBearer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SctpEnd:
+    """One end of an SCTP association; ``tag`` is the verification tag of what it sends, in hex."""
+
+    port: int
+    addresses: tuple[str, ...]
+    tag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnbState:
+    """An S1 association as a monitor knows it, called by its verification tags, lowest first, in hex."""
+
+    association: str
+    enb: Enb
+    tais: tuple[Tai, ...] = ()
+    mme: Mme | None = None
+    enb_end: SctpEnd
+    mme_end: SctpEnd
+
+
+@dataclass(frozen=True, slots=True)
+class S1Place:
+    """Over which association a UE is, or was last, served; without ids when it has no S1 connection."""
+
+    association: str
+    mme_ue_s1ap_id: MmeUeS1apId | None = None
+    enb_ue_s1ap_id: EnbUeS1apId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class S11Place:
+    """The S11 tunnel of a UE."""
+
+    mme: FTeid
+    sgw: FTeid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UeState:
+    """A UE as a monitor knows it: ``status`` is ``connected`` or ``idle``, ``enb`` the one that serves it, or did last.
+
+    ``s1``, ``s11``, ``temporary`` (marks of temporary identities) and ``ciphering`` (the EEA in use) are there for a
+    monitor that is started again.
+    """
+
+    ue: UeKey
+    imsi: Imsi | None = None
+    ue_ip: tuple[str, ...] = ()
+    status: str
+    enb: Enb | None = None
+    ecgi: Ecgi | None = None
+    tai: Tai | None = None
+    bearers: tuple[BearerContext, ...] = ()
+    pdns: tuple[Pdn, ...] = ()
+    s1: S1Place | None = None
+    s11: S11Place | None = None
+    temporary: tuple[str, ...] = ()
+    ciphering: int | None = None
