@@ -1,4 +1,4 @@
-"""Many UEs at one moment on one switch."""
+"""Ten thousand UEs on one switch, and more at once than can be done: nothing is lost, no queue grows without bound."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from mobiscud.bus.mqtt import Broker, MqttBus
+from mobiscud.core.config import BusConfig
 from mobiscud.core.ids import Teid
 from testbed import population
+from testbed.bench.rate import Walkers, flood
+from testbed.controller_process import finish, prepare, started
+from testbed.mosquitto import Mosquitto
 from testbed.s1u_packets import from_enb, gtpu, s1u_packet, udp
-from testbed.switch_bench import SwitchBench
+from testbed.switch_bench import CANARY, CANARY_PATH, SwitchBench
 
 pytestmark = [
     pytest.mark.system,
@@ -21,6 +26,9 @@ pytestmark = [
 ]
 
 ECHO_REQUEST = 1
+UES = 10_000
+MOVING = 1_500
+ROUNDS = 3
 
 
 @pytest_asyncio.fixture
@@ -36,6 +44,29 @@ async def reaches_its_vm(bench: SwitchBench, number: int, enb: str) -> bool:
     up = udp(path.ue_ip, path.pvm.address, b"up")
     emerged = await bench.emerges("enb", from_enb(s1u_packet(enb, sgw.address, gtpu(sgw.teid, up))))
     return [port for port, _ in emerged] == ["pvm"]
+
+
+async def test_ten_thousand_ues_a_kill_and_a_flood_of_handovers(bench: SwitchBench, tmp_path: Path) -> None:
+    await bench.switch.close(leave=True)
+    records = {**population.records(UES), CANARY: population.record(CANARY_PATH)}
+    async with Mosquitto(tmp_path / "mosquitto") as broker:
+        job = prepare(bench.config, tmp_path, broker.unix_url, records)
+        url = Broker.from_config(BusConfig(), broker.unix_url)
+        async with started(job) as (first, _):
+            first.kill()
+            await first.wait()
+        flows = await bench.ovs.dump_flows("br0")
+        async with started(job) as (process, ready), MqttBus(url) as speaker, MqttBus(url) as listener:
+            assert ready.swept == 0
+            assert (await bench.ovs.dump_flows("br0")).count("\n") == flows.count("\n") > 3 * UES
+            walkers = Walkers(speaker, UES)
+            await walkers.listen(listener)
+            for _ in range(ROUNDS):
+                flood(walkers, range(MOVING))
+            await walkers.all_moved(ROUNDS * MOVING)
+            assert (await bench.ovs.dump_flows("br0")).count("\n") == flows.count("\n")
+            backlog = (await finish(process)).backlog
+    assert 0 < backlog.highest <= backlog.limit
 
 
 async def test_what_a_full_table_refuses_it_refuses_to_few(bench: SwitchBench) -> None:
