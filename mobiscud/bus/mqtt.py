@@ -11,12 +11,13 @@ MQTT 5 is tried first; a broker that only knows 3.1.1 serves as well (CONTRACT 3
 from __future__ import annotations
 
 import asyncio
-import math
+import functools
 import secrets
 import socket
 import ssl
+import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,9 +26,11 @@ from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 import structlog
-from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, Client, MQTTMessage
+from paho.mqtt.matcher import MQTTMatcher
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from mobiscud.bus.spool import SPOOL_BYTES, Message, Spool
 from mobiscud.core.config import BusConfig
@@ -103,12 +106,12 @@ class MqttBus:
         self._protocol: aiomqtt.ProtocolVersion | None = None
         self._client: _Client | None = None
         self._spool = Spool(spool_bytes)
-        self._in_flight: deque[tuple[Message, asyncio.Task[None]]] = deque()
+        self._in_flight: dict[int, Message] = {}  # by packet identifier, in the order in which they left
         self._idle = asyncio.Event()
         self._idle.set()
-        self._open = asyncio.Event()
-        self._open.set()
+        self._held: deque[tuple[str, bytes]] | None = None
         self._subscriptions: dict[str, list[Handler]] = {}
+        self._handlers = MQTTMatcher()  # type: ignore[no-untyped-call]
         self._on_connect: list[Callable[[], None]] = []
         self._supervisor: asyncio.Task[None] | None = None
 
@@ -167,7 +170,7 @@ class MqttBus:
 
     async def subscribe(self, topic_filter: str, handler: Handler) -> Callable[[], None]:
         """Hand every message that matches to ``handler``. What comes back ends it; calling that twice is harmless."""
-        handlers = self._subscriptions.setdefault(topic_filter, [])
+        handlers = self._handlers[topic_filter] = self._subscriptions.setdefault(topic_filter, [])
         handlers.append(handler)
         if self._client is not None:
             try:
@@ -182,18 +185,22 @@ class MqttBus:
         return stop
 
     def hold(self) -> None:
-        """Hand no message to any handler for now, and read none: they wait at the broker. Not for long: the broker's
+        """Hand no message to any handler for now, and read no more: they wait at the broker. Not for long: the broker's
         answers wait as well."""
-        self._open.clear()
-        if self._client is not None:
-            self._client.hold()
+        if self._held is None:
+            self._held = deque()
+            if self._client is not None:
+                self._client.hold()
 
     def go_on(self) -> None:
         """The reverse of ``hold``; harmless without it."""
-        if not self._open.is_set():
-            self._open.set()
-            if self._client is not None:
-                self._client.go_on()
+        if self._held is None:
+            return
+        held, self._held = self._held, None
+        for topic, payload in held:  # once one has us held again, the others go back
+            self._take(topic, payload)
+        if self._client is not None and self._held is None:
+            self._client.go_on()
 
     def on_connect(self, callback: Callable[[], None]) -> None:
         """Call back at every connection, this one included; for what a broker may have forgotten."""
@@ -232,7 +239,9 @@ class MqttBus:
         options: Iterable[Any] = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),) if broker.transport == "tcp" else ()
         will = self._will if keeps_session else None
         with_session = keeps_session and protocol is aiomqtt.ProtocolVersion.V5
-        client = _Client(
+        return _Client(
+            self._take,
+            self._confirmed,
             broker.host,
             broker.port,
             username=broker.username,
@@ -242,15 +251,13 @@ class MqttBus:
             keepalive=KEEP_ALIVE_S,
             clean_start=not self._has_session if with_session else MQTT_CLEAN_START_FIRST_ONLY,
             properties=_session_properties() if with_session else None,
-            transport=broker.transport,  # type: ignore[arg-type]  # "tcp" or "unix"
+            transport=broker.transport,  # "tcp" or "unix"
             tls_context=broker.tls,
             will=aiomqtt.Will(will.topic, will.payload, QOS, will.retain) if will else None,
             timeout=CONNECT_TIMEOUT_S,
             max_inflight_messages=IN_FLIGHT,
             socket_options=options,
         )
-        client.pending_calls_threshold = IN_FLIGHT + 1
-        return client
 
     async def _supervise(self, client: _Client | None) -> None:
         """Use the connection while it lasts, then make another."""
@@ -292,21 +299,20 @@ class MqttBus:
         if again:
             log.info("connected to the broker again", broker=self._broker.shown)
         self._push()
-        async for batch in client.batches():
-            for message in batch:
-                await self._open.wait()
-                self._dispatch(message)
+        if self._held is not None:
+            client.hold()
+        await client.lost()
 
-    def _dispatch(self, message: aiomqtt.Message) -> None:
-        payload = message.payload if isinstance(message.payload, bytes) else str(message.payload or "").encode()
-        for topic_filter, handlers in tuple(self._subscriptions.items()):
-            if not message.topic.matches(topic_filter):
-                continue
+    def _take(self, topic: str, payload: bytes) -> None:
+        if self._held is not None:
+            self._held.append((topic, payload))
+            return
+        for handlers in self._handlers.iter_match(topic):  # type: ignore[no-untyped-call]
             for handler in tuple(handlers):
                 try:
-                    handler(message.topic.value, payload)
+                    handler(topic, payload)
                 except Exception:
-                    log.exception("a handler failed", topic=message.topic.value)  # the others still get theirs
+                    log.exception("a handler failed", topic=topic)  # the others still get theirs
 
     # The spool ---------------------------------------------------------------------------------------------------
 
@@ -314,49 +320,50 @@ class MqttBus:
         """Send what waits, as far as there is room on the way."""
         client = self._client
         while client and len(self._in_flight) < IN_FLIGHT and (message := self._spool.take()) is not None:
-            sending = asyncio.create_task(self._send(client, message), name="mqtt-publish")
-            self._in_flight.append((message, sending))
-            sending.add_done_callback(self._sent)
+            content_type = message.content_type if self._protocol is aiomqtt.ProtocolVersion.V5 else None
+            number = client.send(message.topic, message.payload, message.retain, content_type)
+            self._in_flight[number] = message  # what the broker does not confirm is sent again after the reconnect
 
-    async def _send(self, client: _Client, message: Message) -> None:
-        properties = None
-        if message.content_type and self._protocol is aiomqtt.ProtocolVersion.V5:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.ContentType = message.content_type
-        await client.publish(
-            message.topic, message.payload, QOS, message.retain, properties=properties, timeout=math.inf
-        )
-
-    def _sent(self, sending: asyncio.Task[None]) -> None:
-        if not sending.cancelled():
-            sending.exception()  # seen; what failed is still in flight and is sent again after the reconnect
-        while self._in_flight and _delivered(self._in_flight[0][1]):
-            self._in_flight.popleft()
+    def _confirmed(self, number: int) -> None:
+        self._in_flight.pop(number, None)
+        self._push()
         if not self.waiting:
             self._idle.set()
-        self._push()
 
     def _take_back(self) -> None:
-        """Put what the broker has not acknowledged back at the head of the spool."""
-        unsure, self._in_flight = self._in_flight, deque()
-        for _, sending in unsure:
-            sending.cancel()
-        self._spool.put_back(message for message, sending in unsure if not _delivered(sending))
+        """Put what the broker has not confirmed back at the head of the spool."""
+        self._spool.put_back(self._in_flight.values())
+        self._in_flight.clear()
 
 
 class _Client(aiomqtt.Client):
-    """Hands on together what has come together, and can leave what comes to the broker for a while."""
+    """aiomqtt's connection, without a task and a queue for each message: it is handed on when it has been read, and
+    leaves before the event loop looks at anything else. What comes can be left to the broker for a while."""
 
-    async def batches(self) -> AsyncIterator[list[aiomqtt.Message]]:
-        """Messages as they come, at least one at once.
+    def __init__(
+        self, take: Callable[[str, bytes], None], confirmed: Callable[[int], None], *args: Any, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        self._take = take
+        self._confirmed = confirmed
+        self._thread = threading.get_ident()
+        self._client.on_message = self._on_delivery
+        self._client.on_publish = self._on_confirmation
+        self._client.on_socket_register_write = self._on_words
+        self._client.on_socket_unregister_write = self._on_silence
 
-        :raises aiomqtt.MqttError: the connection is lost
+    async def lost(self) -> None:
+        """Wait until the connection is.
+
+        :raises aiomqtt.MqttError: it is lost
         """
-        async for message in self.messages:
-            batch = [message]
-            while not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            yield batch
+        async for _ in self.messages:  # none comes this way
+            pass
+
+    def send(self, topic: str, payload: bytes, retain: bool, content_type: str | None) -> int:
+        """Publish; gives the number under which the broker will confirm it."""
+        properties = _content_type(content_type) if content_type else None
+        return self._client.publish(topic, payload, QOS, retain, properties).mid
 
     def hold(self) -> None:
         """Read nothing more; beyond what fits into the sockets, the broker keeps it."""
@@ -364,17 +371,54 @@ class _Client(aiomqtt.Client):
             self._loop.remove_reader(connection.fileno())
 
     def go_on(self) -> None:
+        """The reverse of ``hold``."""
         if (connection := self._client.socket()) is not None:
             self._loop.add_reader(connection.fileno(), self._read)
 
+    def _on_delivery(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
+        self._take(message.topic, bytes(message.payload))
+
+    def _on_confirmation(
+        self, client: Client, userdata: Any, number: int, reason: ReasonCode, properties: Properties
+    ) -> None:
+        if reason.is_failure:
+            log.warning("the broker refuses a message", reason=str(reason))
+        self._confirmed(number)
+
+    def _on_words(self, client: Client, userdata: Any, connection: Any) -> None:
+        """There is something to write: as soon as the loop comes round, and not when it has been woken for that."""
+        self._in_loop(self._loop.add_writer, connection.fileno(), self._write)
+
+    def _on_silence(self, client: Client, userdata: Any, connection: Any) -> None:
+        self._in_loop(self._loop.remove_writer, connection.fileno())
+
+    def _in_loop(self, work: Callable[..., object], *args: Any) -> None:
+        if threading.get_ident() == self._thread:
+            work(*args)
+        else:  # aiomqtt connects in another thread
+            self._loop.call_soon_threadsafe(work, *args)
+
+    def _write(self) -> None:
+        self._attempt(self._client.loop_write)
+
     def _read(self) -> None:
+        self._attempt(self._client.loop_read)
+        while isinstance(connection := self._client.socket(), ssl.SSLSocket) and connection.pending():
+            self._attempt(self._client.loop_read)  # what is deciphered already does not wake the event loop
+
+    def _attempt(self, work: Callable[[], object]) -> None:
         try:
-            self._client.loop_read()
-            while isinstance(connection := self._client.socket(), ssl.SSLSocket) and connection.pending():
-                self._client.loop_read()  # what is deciphered already does not wake the event loop
+            work()
         except Exception as error:
             if not self._disconnected.done():
                 self._disconnected.set_exception(error)
+
+
+@functools.cache
+def _content_type(name: str) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ContentType = name
+    return properties
 
 
 async def _leave(client: _Client) -> None:
@@ -386,7 +430,3 @@ def _session_properties() -> Properties:
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval = SESSION_S
     return properties
-
-
-def _delivered(sending: asyncio.Task[None]) -> bool:
-    return sending.done() and not sending.cancelled() and sending.exception() is None
