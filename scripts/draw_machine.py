@@ -47,7 +47,7 @@ def samples(kind: Any) -> Iterator[Any]:
         inputs.DoubtThere,
     ):
         yield from (kind(place) for place in places)
-    elif set(kind.__slots__) == {"reason"}:
+    elif "reason" in kind.__slots__:
         yield kind("why")
     elif kind in (inputs.HaltedThere, inputs.MovedHere, inputs.Halted, inputs.Landed, inputs.MoveSucceeded):
         yield kind(1)
@@ -62,7 +62,7 @@ def records(phase: Phase) -> Iterator[UeRecord]:
     anywhere = (HERE, THERE, None)
     booleans = (True, False)
     for ue_at, pvm_at, ready, going_to, registered, lingers, keeps in itertools.product(
-        anywhere, anywhere, (THERE, None), anywhere, booleans, booleans, booleans
+        anywhere, anywhere, ((THERE,), ()), anywhere, booleans, booleans, booleans
     ):
         yield UeRecord(
             PVM,
@@ -118,7 +118,7 @@ Each has a deadline, after which it is not done any more, and a correlation, by 
 | request | from | means | asked again |
 | --- | --- | --- | --- |
 | `detour` | target | my rules stand | each second, until granted or no longer wanted |
-| `move` | target | give me the PVM | when the policy wants it again |
+| `move` | target | give me the PVM | each 5 s while it is awaited, each second while the source is silent; refused, when the policy wants it again |
 | `halted` | source | the guest has stopped here: flip | each second, until heard |
 | `moved` | source | the PVM is yours | each second, until heard |
 | `stays` | source | the PVM did not come | each second, until heard |

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from mobiscud.bus import topics
-from mobiscud.core.errors import AdapterError, MobiScudError
+from mobiscud.core.errors import AdapterError, MobiScudError, RefusedError
 
 Json = dict[str, Any]
 Answerer = Callable[[Json], Awaitable[Json]]
@@ -74,7 +74,8 @@ class Requests:
 
         Asked again with the same ``correlation``, it is done once, however often it arrives.
 
-        :raises AdapterError: it refused, or was silent until the deadline
+        :raises RefusedError: it refused
+        :raises AdapterError: it was silent until the deadline
         """
         if len(self._waiting) >= MAX_PENDING:
             raise AdapterError(f"{node} {name}: too many requests wait for an answer")
@@ -96,7 +97,7 @@ class Requests:
         finally:
             del self._waiting[correlation]
         if not reply.get("ok"):
-            raise AdapterError(f"{node} refused {name}: {reply.get('error')}")
+            raise RefusedError(f"{node} refused {name}: {reply.get('error')}")
         answer = reply.get("body")
         return answer if isinstance(answer, dict) else {}
 

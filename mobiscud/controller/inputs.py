@@ -153,9 +153,11 @@ class MoveRefused:
 
 @dataclass(frozen=True, slots=True)
 class HaltedThere:
-    """The guest has stopped at the source, ``at`` ns since the epoch; it is about to run here."""
+    """The guest has stopped at the source, ``at`` ns since 1970; it is about to run here."""
 
     at: int
+    epoch: int = 0
+    """The ledger's; 0: not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,8 @@ class StaysThere:
     """The migration failed; the PVM is where it was."""
 
     reason: str
+    epoch: int = 0
+    """The ledger's since then; 0: not told."""
 
 
 @dataclass(frozen=True, slots=True)

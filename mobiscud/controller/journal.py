@@ -24,7 +24,7 @@ from mobiscud.controller.record import UeRecord
 from mobiscud.core.errors import AdapterError, SetupError
 from mobiscud.core.ids import UeKey
 
-VERSION: Final = 1
+VERSION: Final = 2
 CHECKPOINT_EVERY: Final = 2_000
 """Records written between two checkpoints: some megabytes of log."""
 _RECORD: Final = TypeAdapter(UeRecord)

@@ -101,12 +101,19 @@ Step = Callable[[UeRecord, Any], Result]
 Arrival = UeArrived | HandoverDone
 
 
+_OF_THE_LEDGER: Final = PvmSeen | MovedHere | HaltedThere | StaysThere
+"""The inputs that tell since when something is so; what is told of an earlier epoch than ours is over."""
+
+
 def step(record: UeRecord, happened: Input) -> Result | None:
     """Carry the record over one input. None: the table has no row for it, nothing changes."""
     row = TRANSITIONS.get((record.phase, type(happened)))
     if row is None:
         return None
-    known = max(record.epoch, happened.epoch) if isinstance(happened, PvmSeen | MovedHere | MoveAsked) else record.epoch
+    told = happened.epoch if isinstance(happened, _OF_THE_LEDGER) else 0
+    if 0 < told < record.epoch:
+        return None  # of a migration that has ended, by one who slept through a change, or late
+    known = max(record.epoch, told)
     record, commands = row(record if record.epoch == known else replace(record, epoch=known), happened)
     if record.epoch < known:  # a record that begins anew: owners are counted for ever
         record = replace(record, epoch=known)
@@ -144,14 +151,14 @@ def _settle(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
     if r.ue_at is None:
         return _idle(r, None) if r.absent else _park(r, None)
     if r.ue_at == r.here:
-        return replace(r, phase=Phase.SERVING, ready=None), (set_path(r, announce),)
+        return replace(r, phase=Phase.SERVING, ready=()), (set_path(r, announce),)
     r = replace(r, phase=Phase.LENDING)
-    return _redirect(r) if r.ready == r.ue_at else (r, (AwaitReady(r.token),))
+    return _redirect(r) if r.ue_at in r.ready else (r, (AwaitReady(r.token),))
 
 
 def unsettle(r: UeRecord, announce: type[OffloadEvent] | None, *, again: bool = False) -> Result:
     """The PVM is not here: a UE that is here reaches it over the inter-cloudlet link, until it has followed."""
-    r = replace(r, ready=None, moving_to=None, halted_at=None, landed_at=None, doubtful=False)
+    r = replace(r, ready=(), moving_to=None, halted_at=None, landed_at=None, doubtful=False)
     if r.ue_at != r.here or r.pvm_at is None:
         away = replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None, going_to=None)
         return _stand_by(away, OffloadRemoved)
@@ -185,7 +192,7 @@ def _park(r: UeRecord, i: Any) -> Result:
 
     Who is ready for a UE that has not been there may have heard of it first: that it is ready it says once.
     """
-    ready = None if r.ready == r.ue_at else r.ready
+    ready = tuple(cloudlet for cloudlet in r.ready if cloudlet != r.ue_at)
     r = replace(_nowhere(r), phase=Phase.PARKED, ready=ready, expected=None)
     return r, (by_core(r, OffloadRemoved),)
 
@@ -259,7 +266,7 @@ def _running(r: UeRecord, i: PvmRunning) -> Result:
 def _not_running(r: UeRecord, i: PvmRefused) -> Result:
     """Its traffic stays on the core. What is kept is kept: started elsewhere, it would be without its past."""
     kept = r.here if r.keeps else None
-    r = replace(r, phase=Phase.DORMANT if r.keeps else Phase.AWAY, pvm_at=kept, ready=None)
+    r = replace(r, phase=Phase.DORMANT if r.keeps else Phase.AWAY, pvm_at=kept, ready=())
     return r, (Announce(PvmStopped, from_cloudlet=r.here, to_cloudlet=kept, reason=i.reason),)
 
 
@@ -346,7 +353,7 @@ def _stay_inside(r: UeRecord, i: HandoverOff) -> Result:
     to_pvm = r.phase is Phase.DETOURED and r.going_to is not None and r.going_to == r.pvm_at
     r = replace(r, going_to=None)
     if r.expected is None:
-        return replace(r, ready=None), consult(r) if to_pvm else ()
+        return replace(r, ready=()), consult(r) if to_pvm else ()
     r = replace(r, expected=None)
     return r, (set_path(r, None),)
 
@@ -411,14 +418,14 @@ def _sleep_on(r: UeRecord, i: UeLeft | UeWentIdle) -> Result:
 
 def _ready(r: UeRecord, i: DetourAsked) -> Result:
     """The target's rules stand. Flip now if the UE is there already, else when it is; once is enough."""
-    awaited = r.phase in (Phase.LENDING, Phase.PUSHING) and r.ue_at == i.by and r.ready != i.by
-    r = replace(r, ready=i.by)
+    awaited = r.phase in (Phase.LENDING, Phase.PUSHING) and r.ue_at == i.by and i.by not in r.ready
+    r = replace(r, ready=(*(cloudlet for cloudlet in r.ready if cloudlet != i.by), i.by))
     return _redirect(r) if awaited else (r, ())
 
 
 def _not_ready(r: UeRecord, i: NotReady) -> Result:
     """LENDING or PUSHING: the target's controller is away. The core finds the UE, until it is back."""
-    if i.token != r.token or r.ue_at in (None, r.here, r.ready) or r.going_to == r.here:
+    if i.token != r.token or r.ue_at in (None, r.here, *r.ready) or r.going_to == r.here:
         return r, ()
     r = replace(r, tunnels=NO_TUNNELS)
     return r, (by_core(r, OffloadRemoved),)
@@ -432,7 +439,7 @@ def _push(r: UeRecord, i: MoveAsked) -> Result:
     """LENDING or SERVING: to where the UE is, or is about to go."""
     if i.to not in (r.ue_at, r.going_to):
         return r, (Refuse("the UE is neither there nor expected"),)
-    r = replace(r, phase=Phase.PUSHING, moving_to=i.to)
+    r = replace(r, phase=Phase.PUSHING, moving_to=i.to, epoch=max(r.epoch, i.epoch))
     migrating = Announce(PvmMigrating, from_cloudlet=r.here, to_cloudlet=i.to)
     return r, (migrating, KeepPackets(r.pvm), MigratePvm(r.pvm, i.to))
 
@@ -447,8 +454,9 @@ def _push_on(r: UeRecord, i: MoveAsked) -> Result:
 
 
 def _point_to(r: UeRecord, i: MoveAsked) -> Result:
-    """AWAY: one that has gone to the asker already, who has not heard so, is its own."""
-    return (r, (TellMoved(i.to, 0.0),)) if i.to == r.pvm_at else _refuse_move(r, i)
+    """It is not here. One that has gone to the asker, who has not heard so, is its own, as the ledger says."""
+    passed = i.to == r.pvm_at and i.epoch < r.epoch
+    return (r, (TellMoved(i.to, 0.0),)) if passed else _refuse_move(r, i)
 
 
 def _halt(r: UeRecord, i: Halted) -> Result:
@@ -469,11 +477,11 @@ def _pushed(r: UeRecord, i: MoveSucceeded) -> Result:
 
 
 def _push_failed(r: UeRecord, i: MoveFailed) -> Result:
-    """It runs here: the path comes back to it."""
+    """It runs here: the path comes back to it. With a new epoch, so that what was said of the migration is over."""
     to = _known(r.moving_to)
-    r, commands = _settle(r, OffloadMoved)
+    r, commands = _settle(replace(r, epoch=r.epoch + 1), OffloadMoved)
     failed = Announce(PvmMigrationFailed, from_cloudlet=r.here, to_cloudlet=to, reason=i.reason)
-    return r, (ForgetPackets(r.pvm), failed, *commands, TellStays(to, i.reason))
+    return r, (ForgetPackets(r.pvm), failed, TellStays(to, i.reason), *commands)
 
 
 def _doubt(r: UeRecord, i: MoveInDoubt) -> Result:
@@ -492,10 +500,10 @@ def _crash(r: UeRecord, i: PvmCrashed) -> Result:
     """The PVM that was here runs no longer."""
     stopped = Announce(PvmStopped, from_cloudlet=r.here, to_cloudlet=r.here if r.keeps else None, reason=i.reason)
     if r.registered and r.ue_at == r.here:
-        r = replace(r, phase=Phase.STARTING, pvm_at=r.here, ready=None)
+        r = replace(r, phase=Phase.STARTING, pvm_at=r.here, ready=())
         return r, (stopped, SetPath(None, OffloadRemoved), StartPvm(r.pvm))
     if r.keeps:
-        r = replace(r, phase=Phase.DORMANT, pvm_at=r.here, ready=None, tunnels=NO_TUNNELS, standby=())
+        r = replace(r, phase=Phase.DORMANT, pvm_at=r.here, ready=(), tunnels=NO_TUNNELS, standby=())
         return r, (stopped, SetPath(None, OffloadRemoved))
     r, commands = unsettle(replace(r, pvm_at=None), None)
     return r, (stopped, *commands)
@@ -507,14 +515,14 @@ def _moved_while_pushing(r: UeRecord, i: Arrival) -> Result:
     r = _placed(r, i)
     vain = () if r.ue_at == to else (AbortMove(r.pvm),)
     if r.ue_at is None:
-        return r, (by_core(r, OffloadRemoved), *vain)
+        return r, (*vain, by_core(r, OffloadRemoved))
     if r.ue_at == r.here:
-        return r, (set_path(r, OffloadMoved), *vain)
+        return r, (*vain, set_path(r, OffloadMoved))
     r = replace(r, tunnels=tunnels)
-    if r.ready != r.ue_at:
+    if r.ue_at not in r.ready:
         return r, (*vain, AwaitReady(r.token))
     r, commands = _redirect(r)
-    return r, (*commands, *vain)
+    return r, (*vain, *commands)
 
 
 # The target's part -----------------------------------------------------------------------------------------------
@@ -545,7 +553,7 @@ def _no_room(r: UeRecord, i: NoRoom) -> Result:
 def unpull(r: UeRecord) -> Result:
     """PULLING no longer: the UE is here, is expected, or has gone elsewhere."""
     if r.coming:
-        return prepare(replace(r, ready=None, halted_at=None, landed_at=None))
+        return prepare(replace(r, ready=(), halted_at=None, landed_at=None))
     return unsettle(r, OffloadMoved, again=True)
 
 
@@ -627,16 +635,20 @@ def _note_pvm(r: UeRecord, i: PvmSeen | PvmKept) -> Result:
 def _pvm_gone(r: UeRecord, i: PvmGone) -> Result:
     if i.cloudlet != r.pvm_at:
         return r, ()
-    elsewhere = None if r.ue_at in (r.here, i.cloudlet) else r.ue_at  # it is being started where its user is
-    r = replace(r, pvm_at=elsewhere)
+    r = replace(r, pvm_at=_started_elsewhere(r, i))
     return _stand_by(r, None) if r.standby else (r, ())
+
+
+def _started_elsewhere(r: UeRecord, i: PvmGone) -> CloudletId | None:
+    """A PVM that is nowhere is being started where its user is; None: not elsewhere."""
+    return None if r.ue_at in (r.here, i.cloudlet) else r.ue_at
 
 
 def _kept_elsewhere(r: UeRecord, i: PvmKept) -> Result:
     """PREPARED, DETOURED or PULLING: it does not run; until it does, the UE's traffic stays on the core."""
     if i.cloudlet == r.here:
         return r, ()
-    r = replace(r, phase=Phase.AWAY, pvm_at=i.cloudlet, expected=None, ready=None, standby=())
+    r = replace(r, phase=Phase.AWAY, pvm_at=i.cloudlet, expected=None, ready=(), standby=())
     return r, (SetPath(None, OffloadRemoved),)
 
 
@@ -644,7 +656,7 @@ def _run_elsewhere(r: UeRecord, i: PvmSeen) -> Result:
     """DORMANT: it runs at another cloudlet, which knows better."""
     if i.cloudlet == r.here:
         return r, ()
-    return replace(r, phase=Phase.AWAY, pvm_at=i.cloudlet, ready=None), ()
+    return replace(r, phase=Phase.AWAY, pvm_at=i.cloudlet, ready=()), ()
 
 
 def _prepared_for_another(r: UeRecord, i: PvmSeen) -> Result:
@@ -653,7 +665,10 @@ def _prepared_for_another(r: UeRecord, i: PvmSeen) -> Result:
 
 
 def _prepared_for_none(r: UeRecord, i: PvmGone) -> Result:
-    return _not_coming(replace(r, pvm_at=None), i) if i.cloudlet == r.pvm_at else (r, ())
+    if i.cloudlet != r.pvm_at:
+        return r, ()
+    r = replace(r, pvm_at=_started_elsewhere(r, i))
+    return _not_coming(r, i) if r.pvm_at is None else prepare(r)
 
 
 def _detour_elsewhere(r: UeRecord, i: PvmSeen) -> Result:
@@ -723,7 +738,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.PREPARED, MovedHere): _pulled,
     (Phase.PREPARED, PvmKept): _kept_elsewhere,
     (Phase.PREPARED, DetourAsked): _refuse_detour,
-    (Phase.PREPARED, MoveAsked): _refuse_move,
+    (Phase.PREPARED, MoveAsked): _point_to,
     (Phase.DETOURED, UeArrived): _come,
     (Phase.DETOURED, HandoverExpected): _expect_inside,
     (Phase.DETOURED, HandoverDone): _come,
@@ -739,7 +754,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.DETOURED, Landed): _landed,
     (Phase.DETOURED, MovedHere): _pulled,
     (Phase.DETOURED, DetourAsked): _refuse_detour,
-    (Phase.DETOURED, MoveAsked): _refuse_move,
+    (Phase.DETOURED, MoveAsked): _point_to,
     (Phase.PULLING, MoveRefused): _pull_later,
     (Phase.PULLING, StaysThere): _pull_later,
     (Phase.PULLING, DoubtThere): _doubt_there,
@@ -757,7 +772,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (Phase.PULLING, UeWentIdle): _note_idle,
     (Phase.PULLING, UeLeft): _note_left,
     (Phase.PULLING, DetourAsked): _ready,
-    (Phase.PULLING, MoveAsked): _refuse_move,
+    (Phase.PULLING, MoveAsked): _point_to,
     (Phase.LENDING, UeArrived): _move,
     (Phase.LENDING, HandoverExpected): _expect_back,
     (Phase.LENDING, HandoverDone): _move,

@@ -6,20 +6,25 @@ adapter learns whose they are. What was under way is taken up where it can be, e
 
 from __future__ import annotations
 
+from typing import Final
+
 from mobiscud.controller.inputs import UeArrived, UeWentIdle
-from mobiscud.controller.machine import Result, consult, unpull
+from mobiscud.controller.machine import Result, consult, unpull, unsettle
 from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, by_core, pulling_path, replace, set_path
 from mobiscud.core.commands import (
     Announce,
     AskDetour,
+    AskMove,
     AwaitReturn,
     Command,
+    Consult,
     ResumeMove,
     SetPath,
+    SettleMove,
     StartPvm,
     StopPvm,
 )
-from mobiscud.core.events import OffloadChanged, PvmStopped
+from mobiscud.core.events import OffloadActivated, OffloadChanged, PvmStopped
 
 
 def standing_path(r: UeRecord) -> SetPath | None:
@@ -36,9 +41,9 @@ def standing_path(r: UeRecord) -> SetPath | None:
         case Phase.PULLING if r.registered and r.flipped:
             return pulling_path(r, None)
         case Phase.LENDING | Phase.PUSHING if r.ue_at is not None:
-            if r.ready != r.ue_at and r.tunnels.downlink is None:
+            if r.ue_at not in r.ready and r.tunnels.downlink is None:
                 return by_core(r, None)  # it came from where no cloudlet is, to one whose rules do not stand yet
-            return set_path(r, None, ue_at=r.ue_at if r.ready == r.ue_at else None)
+            return set_path(r, None, ue_at=r.ue_at if r.ue_at in r.ready else None)
         case Phase.PUSHING if r.registered:
             return by_core(r, None)
         case Phase.PARKED if r.ue_ip is not None:
@@ -58,11 +63,15 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
             return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm),)
         case Phase.DORMANT if runs_here:  # it was stopped, or about to be
             return r, (StopPvm(r.pvm),)
+        case Phase.AWAY if r.ue_at == r.here and r.pvm_at not in (None, r.here) and r.tunnels.downlink is not None:
+            return unsettle(r, OffloadActivated)  # that it runs there may have been said while nobody heard
+        case Phase.AWAY if runs_here and r.pvm_at is None and not r.registered:
+            return r, (*again, StopPvm(r.pvm), Announce(PvmStopped, from_cloudlet=r.here))
         case Phase.LENDING | Phase.PARKED if not runs_here and r.keeps:
-            kept = replace(r, phase=Phase.DORMANT, ready=None, tunnels=NO_TUNNELS, standby=())
+            kept = replace(r, phase=Phase.DORMANT, ready=(), tunnels=NO_TUNNELS, standby=())
             return kept, (Announce(PvmStopped, from_cloudlet=r.here, to_cloudlet=r.here, reason="lost"),)
         case Phase.LENDING | Phase.PARKED if not runs_here:
-            gone = replace(r, phase=Phase.AWAY, pvm_at=None, ready=None, tunnels=NO_TUNNELS, standby=())
+            gone = replace(r, phase=Phase.AWAY, pvm_at=None, ready=(), tunnels=NO_TUNNELS, standby=())
             return gone, (Announce(PvmStopped, from_cloudlet=r.here, reason="lost"),)
         case Phase.PARKED if r.absent and r.lingers:
             return r, (*again, AwaitReturn(r.token))
@@ -77,14 +86,32 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
             return r, again
 
 
+NEEDS_PATH: Final = SetPath | AskDetour | AskMove | Consult | SettleMove
+"""What waits for the path before it: it tells, or leads to it, that the path stands."""
+
+
 def redo(r: UeRecord, undone: tuple[Command, ...]) -> tuple[Command, ...]:
     """The switch failed an earlier step: what this record stands for, and what of ``undone`` is still wanted."""
-    path: tuple[Command, ...] = (standing_path(r) or SetPath(None),)
-    if r.phase in (Phase.AWAY, Phase.DORMANT):
-        return *path, *(command for command in undone if isinstance(command, StopPvm | Announce))
+    path = standing_path(r) or SetPath(None)
+    wanted = tuple(command for command in undone if _still_wanted(r, command))
     if r.phase not in (Phase.PREPARED, Phase.DETOURED) or r.pvm_at is None:
-        return path
-    return *path, AskDetour(r.pvm_at), *(consult(r, again=True) if r.phase is Phase.DETOURED else ())
+        return path, *wanted
+    return path, AskDetour(r.pvm_at), *wanted, *(consult(r, again=True) if r.phase is Phase.DETOURED else ())
+
+
+def _still_wanted(r: UeRecord, command: Command) -> bool:
+    """Whether a command that waited for a path has a meaning for the record as it is now."""
+    match command:
+        case Consult(token=token):
+            return token == r.token and r.phase is Phase.PREPARED
+        case AskMove(of) | AskDetour(of):
+            return r.phase is Phase.PULLING and r.pvm_at == of
+        case SettleMove():
+            return r.phase is Phase.PUSHING and r.doubtful
+        case SetPath():
+            return False
+        case _:
+            return True
 
 
 def repath(r: UeRecord, *, told: bool) -> Result:

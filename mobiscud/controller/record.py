@@ -50,13 +50,16 @@ class UeRecord:
     """Those of a handover between two eNodeBs of this cloudlet, before it is done."""
     going_to: CloudletId | None = None
     """The cloudlet that a prepared handover leads to."""
-    ready: CloudletId | None = None
-    """The cloudlet whose rules stand for the detour."""
+    ready: tuple[CloudletId, ...] = ()
+    """The cloudlets whose rules stand for the detour, the one heard last at the end."""
     moving_to: CloudletId | None = None
     halted_at: int | None = None
     landed_at: int | None = None
     epoch: int = 0
-    """Counts the owners of the PVM, as far as known here; with ``pvm_at`` and ``moving_to`` it is the ledger's line."""
+    """Counts the owners of the PVM and the migrations that failed, as far as known here: rises when either ends.
+
+    With ``pvm_at`` and ``moving_to`` it is the ledger's line; what is said of an earlier one means nothing.
+    """
     doubtful: bool = False
     """Whether it is in doubt who has the PVM: until it is settled, no path leads to it."""
     token: int = 0

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Self
@@ -54,7 +54,7 @@ from mobiscud.controller.offload_policy import Offload, OffloadPolicy
 from mobiscud.controller.outlook import Outlook
 from mobiscud.controller.policy import AskAgain, Manners, Move, Stay
 from mobiscud.controller.ports import MigrationProgress, Neighbourhood, PacketPort, PathPort, PvmPort, RequestPort
-from mobiscud.controller.reconcile import already_known, redo, repath, resume, standing_path
+from mobiscud.controller.reconcile import NEEDS_PATH, already_known, redo, repath, resume, standing_path
 from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.controller.settling import Settler
 from mobiscud.controller.subscribers import PLACING, Subscribers
@@ -84,7 +84,7 @@ from mobiscud.core.commands import (
 )
 from mobiscud.core.config import MigrationConfig
 from mobiscud.core.edge import PathSpec, Pvm
-from mobiscud.core.errors import AdapterError, MobiScudError, MoveError
+from mobiscud.core.errors import AdapterError, MobiScudError, MoveError, RefusedError
 from mobiscud.core.events import Event, OffloadEvent, PvmEvent, PvmMigrationProgress, UeEvent
 from mobiscud.core.ids import CloudletId, PvmId, UeKey
 from mobiscud.core.ownership import Claim, Standing
@@ -200,7 +200,7 @@ class CloudletController:
         remembered = self._journal.load()
         running = set(await self._hypervisor.running()) if remembered else set()
         standing: dict[UeKey, PathSpec | None] = {}
-        others: list[tuple[UeKey, Command]] = []
+        todo: dict[UeKey, _Undone] = {}
         gone: list[UeKey] = []
         for ue, record in remembered.items():
             offload = self._subscribers.ask(ue, () if record.pdn is None else (record.pdn,))
@@ -212,20 +212,17 @@ class CloudletController:
             self._records[ue] = record
             self._our_enbs.update(uplink.enb_address for uplink in record.standby)
             log.debug("resumed", ue=ue, phase=record.phase)
-            for command in commands:
-                if isinstance(command, SetPath) and command.announce is None:
-                    standing[ue] = self._subscribers.path(ue, command.path)
-                else:
-                    others.append((ue, command))
+            todo[ue] = _Undone(record, commands)
+            if commands and isinstance(commands[0], SetPath) and commands[0].announce is None:
+                standing[ue] = self._subscribers.path(ue, commands[0].path)
             if offload is None:
                 gone.append(ue)
         for number in range(0, len(standing), TOGETHER):
-            await self._stand_again(dict(itertools.islice(standing.items(), number, number + TOGETHER)))
-        for ue, command in others:
-            try:
-                await self._carry_out(ue, self._records[ue], command)
-            except MobiScudError as error:
-                log.error("command failed", ue=ue, command=type(command).__name__, error=str(error))
+            for ue in await self._stand_again(dict(itertools.islice(standing.items(), number, number + TOGETHER))):
+                todo[ue] = replace(todo[ue], commands=todo[ue].commands[1:])
+        for ue, undone in todo.items():
+            if undone.commands:
+                await self._handle(ue, undone)  # an event that came meanwhile may have changed the record
         for ue in gone:
             self.submit(ue, UeLeft())
         if remembered:
@@ -234,16 +231,17 @@ class CloudletController:
         if dormant:
             self._spawn(self._fill_pool(dormant), "pool")
 
-    async def _stand_again(self, paths: Mapping[UeKey, PathSpec | None]) -> None:
-        """Ask for the paths that stood: the switch learns whose they are, and mostly has nothing to do."""
+    async def _stand_again(self, paths: Mapping[UeKey, PathSpec | None]) -> Iterable[UeKey]:
+        """Ask for the paths that stood: the switch learns whose they are, and mostly has nothing to do.
+
+        :returns: those that stand; where one is to blame, each is then asked for by itself
+        """
         try:
             await self._switch.apply_all(paths)
-        except MobiScudError:  # one of them is to blame
-            for ue, path in paths.items():
-                try:
-                    await self._switch.apply(ue, path)
-                except MobiScudError as error:
-                    log.error("path not resumed", ue=ue, error=str(error))
+        except MobiScudError as error:
+            log.error("paths not resumed together", count=len(paths), error=str(error))
+            return ()
+        return paths
 
     @property
     def offloaded(self) -> frozenset[UeKey]:
@@ -369,18 +367,14 @@ class CloudletController:
 
     def _answerer(self, reader: Callable[[dict[str, Any]], Input]) -> Callable[[dict[str, Any]], Any]:
         async def answer(body: dict[str, Any]) -> dict[str, Any]:
-            ue, record = self._subscriber(body)
+            ue, _ = self._subscriber(body)
             try:
                 happened = reader(body)
-                epoch = int(body.get("epoch", record.epoch))
             except (KeyError, TypeError, ValueError) as error:
-                raise AdapterError("not understood") from error
-            if epoch < record.epoch and isinstance(happened, HaltedThere | MovedHere | StaysThere):
-                log.warning("told by one who slept through a change", ue=ue, input=type(happened).__name__, epoch=epoch)
-                return {}
+                raise RefusedError("not understood") from error
             refused = await self.submit(ue, happened)
             if refused is not None:
-                raise AdapterError(refused)
+                raise RefusedError(refused)
             return {}
 
         return answer
@@ -388,7 +382,7 @@ class CloudletController:
     def _subscriber(self, body: dict[str, Any]) -> tuple[UeKey, UeRecord]:
         ue = UeKey(str(body.get("ue")))
         if ue not in self._records:
-            raise AdapterError("no subscriber of ours")
+            raise RefusedError("no subscriber of ours")
         return ue, self._records[ue]
 
     async def _answer_doubt(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -403,7 +397,7 @@ class CloudletController:
         """End the PVM here, and answer when it has ended for certain."""
         ue, record = self._subscriber(body)
         if _epoch_of(body) < record.epoch:
-            raise AdapterError(f"{ue}: of epoch {record.epoch} here")
+            raise RefusedError(f"{ue}: of epoch {record.epoch} here")
         await self._hypervisor.fence(record.pvm.id)
         return {}
 
@@ -439,18 +433,26 @@ class CloudletController:
         return outcome
 
     async def _carry_all_out(self, ue: UeKey, record: UeRecord, commands: tuple[Command, ...]) -> str | None:
-        """In turn. Where the switch fails, this and what stands behind it is tried again until it is done."""
-        for number, command in enumerate(commands):
+        """In turn. Where the switch fails, the path and what waits for it is tried again until it is done."""
+        undone: list[Command] = []
+        failure: str | None = None
+        for command in commands:
             if isinstance(command, Refuse):
                 return command.reason
+            if undone and isinstance(command, NEEDS_PATH):
+                undone.append(command)
+                continue
             try:
                 await self._carry_out(ue, record, command)
             except MobiScudError as error:
                 log.error("command failed", ue=ue, command=type(command).__name__, error=str(error))
-                if isinstance(command, SetPath):
-                    self._spawn(self._try_again(ue, _Undone(record, commands[number:])), f"again-{ue}")
-                return str(error)
-        return None
+                failure = str(error)
+                if not isinstance(command, SetPath):
+                    break
+                undone.append(command)
+        if undone:
+            self._spawn(self._try_again(ue, _Undone(record, tuple(undone))), f"again-{ue}")
+        return failure
 
     async def _try_again(self, ue: UeKey, undone: _Undone) -> None:
         await asyncio.sleep(REDO_S)
@@ -633,13 +635,16 @@ class CloudletController:
         except MobiScudError as error:
             log.warning("migration not aborted", pvm=pvm.id, error=str(error))
 
-    async def _ask(self, cloudlet: CloudletId, name: str, body: dict[str, Any], correlation: str | None = None) -> bool:
+    async def _ask(
+        self, cloudlet: CloudletId, name: str, body: dict[str, Any], correlation: str | None = None
+    ) -> bool | None:
+        """Whether it was granted; None where the other one is silent, and may have done it."""
         node = self._around.node_of[cloudlet]
         try:
             await self._requests.ask(node, name, body, timeout_s=ANSWER_S, correlation=correlation)
         except AdapterError as error:
             log.warning("not granted", request=name, ue=body["ue"], cloudlet=cloudlet, error=str(error))
-            return False
+            return False if isinstance(error, RefusedError) else None
         return True
 
     async def _ask_move(self, ue: UeKey, of: CloudletId) -> None:
@@ -650,12 +655,16 @@ class CloudletController:
             log.info("the PVM cannot come", ue=ue, reason=str(error))
             self.submit(ue, NoRoom(str(error)))
             return
-        while await self._ask(of, "move", {"ue": ue, "to": self._around.here, "epoch": self._records[ue].epoch}):
-            await asyncio.sleep(ASK_AFTER_S)
+        while True:
+            about = {"ue": ue, "to": self._around.here, "epoch": self._records[ue].epoch}
+            granted = await self._ask(of, "move", about)
+            if granted is False:
+                self.submit(ue, MoveRefused("not granted"))
+                return
+            await asyncio.sleep(ASK_AFTER_S if granted else AGAIN_S)
             record = self._records[ue]
             if record.phase is not Phase.PULLING or record.pvm_at != of:
                 return
-        self.submit(ue, MoveRefused("not granted"))
 
     async def _ask_detour(self, ue: UeKey, of: CloudletId) -> None:
         """Until it is granted, or no longer wanted."""
@@ -723,13 +732,13 @@ def _epoch_of(body: dict[str, Any]) -> int:
     try:
         return int(body["epoch"])
     except (KeyError, TypeError, ValueError) as error:
-        raise AdapterError("not understood") from error
+        raise RefusedError("not understood") from error
 
 
 _REQUESTS: Final[Mapping[str, Callable[[dict[str, Any]], Input]]] = {
     "detour": lambda body: DetourAsked(CloudletId(str(body["by"]))),
     "move": lambda body: MoveAsked(CloudletId(str(body["to"])), int(body.get("epoch", 0))),
-    "halted": lambda body: HaltedThere(int(body["at"])),
+    "halted": lambda body: HaltedThere(int(body["at"]), int(body.get("epoch", 0))),
     "moved": lambda body: MovedHere(float(body["total_ms"]), int(body.get("epoch", 0))),
-    "stays": lambda body: StaysThere(str(body["reason"])),
+    "stays": lambda body: StaysThere(str(body["reason"]), int(body.get("epoch", 0))),
 }

@@ -29,6 +29,10 @@ class AdapterError(MobiScudError):
     """A switch, a hypervisor or the broker failed: retry, or undo."""
 
 
+class RefusedError(AdapterError):
+    """Another controller has answered: no. Where it is silent instead, it may have done what it was asked."""
+
+
 class MoveError(AdapterError):
     """A personal VM did not move. ``stayed``: it never stood still and runs where it was, so that there is no other
     copy; without that, who has it is in doubt until both sides have been asked.

@@ -44,9 +44,9 @@ def record(phase: Phase, **more: object) -> UeRecord:
 def test_records_survive(tmp_path: Path) -> None:
     with Journal(tmp_path / "c1.journal") as journal:
         journal.put({UE: record(Phase.SERVING)})
-        journal.put({UE: record(Phase.LENDING, ue_at=C2, ready=C2)})
+        journal.put({UE: record(Phase.LENDING, ue_at=C2, ready=(C2,))})
     with Journal(tmp_path / "c1.journal") as journal:
-        assert journal.load() == {UE: record(Phase.LENDING, ue_at=C2, ready=C2)}
+        assert journal.load() == {UE: record(Phase.LENDING, ue_at=C2, ready=(C2,))}
     assert (tmp_path / "c1.journal").stat().st_mode & 0o077 == 0
 
 
@@ -104,7 +104,7 @@ def test_a_detour_is_asked_for_again() -> None:
 
 
 def test_a_migration_from_here_is_looked_after() -> None:
-    r = record(Phase.PUSHING, ue_at=C2, ready=C2, moving_to=C2)
+    r = record(Phase.PUSHING, ue_at=C2, ready=(C2,), moving_to=C2)
     _, commands = resume(r, runs_here=True)
     assert commands[-1] == ResumeMove(PVM)
 

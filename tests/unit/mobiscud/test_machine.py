@@ -450,9 +450,9 @@ def test_a_failed_migration_brings_the_path_back() -> None:
             MoveFailed("link down"),
             ForgetPackets(PVM),
             Announce(PvmMigrationFailed, C1, C2, reason="link down"),
+            TellStays(C2, "link down"),
             SetPath(path(C1, C2), OffloadMoved, C2),
             SetPath(path(C1, C2), None, C2),
-            TellStays(C2, "link down"),
         )
         .is_in(Phase.LENDING)
     )
@@ -609,13 +609,13 @@ def test_a_ue_that_falls_idle_while_its_pvm_moves_is_reached_from_wherever_it_is
     )
     (
         pushing()
-        .on(HandoverDone(None, IP, T3), core(C1, OffloadRemoved), AbortMove(PVM))
+        .on(HandoverDone(None, IP, T3), AbortMove(PVM), core(C1, OffloadRemoved))
         .on(
             MoveFailed("aborted"),
             ForgetPackets(PVM),
             Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
-            core(C1, OffloadRemoved),
             TellStays(C2, "aborted"),
+            core(C1, OffloadRemoved),
         )
         .is_in(Phase.PARKED)
     )
@@ -677,6 +677,32 @@ def test_a_pvm_that_is_nowhere_is_started_where_its_user_is() -> None:
     )
 
 
+def test_what_is_said_of_a_migration_that_has_ended_means_nothing() -> None:
+    failed = pushing().on(
+        MoveFailed("link down"),
+        ForgetPackets(PVM),
+        Announce(PvmMigrationFailed, C1, C2, reason="link down"),
+        TellStays(C2, "link down"),
+        SetPath(path(C1, C2), OffloadMoved, C2),
+        SetPath(path(C1, C2), None, C2),
+    )
+    assert failed.record.epoch == 2
+    target = pulling().on(StaysThere("link down", epoch=2), *DETOUR_AGAIN)
+    assert target.record.epoch == 2
+    target.ignores(HaltedThere(7, epoch=1)).ignores(PvmSeen(C3, epoch=1)).is_in(Phase.DETOURED)
+
+
+def test_who_prepares_and_is_not_taken_does_not_unmake_who_was() -> None:
+    lending().on(HandoverExpected(C3, IP, T3)).on(DetourAsked(C3)).on(
+        HandoverOff(), SetPath(path(C1, C2), None, C2)
+    ).on(NotReady(2))
+
+
+def test_only_who_is_told_of_by_the_ledger_is_pointed_to() -> None:
+    gone = Playbook(C1, phase=Phase.AWAY, registered=True, ue_ip=IP, ue_at=C2, pvm_at=C2, epoch=2)
+    gone.on(MoveAsked(C2, epoch=1), TellMoved(C2, 0.0)).on(MoveAsked(C2, epoch=2), Refuse("not while away"))
+
+
 def test_a_user_who_goes_on_ends_the_migration() -> None:
     (
         pushing()
@@ -685,8 +711,8 @@ def test_a_user_who_goes_on_ends_the_migration() -> None:
             MoveFailed("aborted"),
             ForgetPackets(PVM),
             Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
-            AwaitReady(3),
             TellStays(C2, "aborted"),
+            AwaitReady(3),
         )
         .is_in(Phase.LENDING)
         .on(DetourAsked(C3), SetPath(path(C1, C3), OffloadMoved, C3), SetPath(path(C1, C3), None, C3))
@@ -696,13 +722,13 @@ def test_a_user_who_goes_on_ends_the_migration() -> None:
 def test_a_user_who_comes_back_ends_the_migration() -> None:
     (
         pushing()
-        .on(HandoverDone(C1, IP, T1), SetPath(path(C1, C1, T1), OffloadMoved, "local"), AbortMove(PVM))
+        .on(HandoverDone(C1, IP, T1), AbortMove(PVM), SetPath(path(C1, C1, T1), OffloadMoved, "local"))
         .on(
             MoveFailed("aborted"),
             ForgetPackets(PVM),
             Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
-            SetPath(path(C1, C1, T1), OffloadMoved, "local"),
             TellStays(C2, "aborted"),
+            SetPath(path(C1, C1, T1), OffloadMoved, "local"),
         )
         .is_in(Phase.SERVING)
     )
@@ -712,7 +738,7 @@ def test_a_user_who_comes_back_too_late_is_followed() -> None:
     (
         pushing()
         .on(Halted(7), TellHalted(C2, 7), ResendPackets(PVM, C2), SetPath(path(C2, C2), None, C2))
-        .on(HandoverDone(C1, IP, T1), SetPath(path(C2, C1, T1), OffloadMoved, C2), AbortMove(PVM))
+        .on(HandoverDone(C1, IP, T1), AbortMove(PVM), SetPath(path(C2, C1, T1), OffloadMoved, C2))
         .on(
             MoveSucceeded(900.0),
             TellMoved(C2, 900.0),
@@ -777,8 +803,8 @@ def test_a_migration_in_doubt_blocks_both_sides_until_it_is_settled() -> None:
         MoveFailed("link down"),
         ForgetPackets(PVM),
         Announce(PvmMigrationFailed, C1, C2, reason="link down"),
-        SetPath(path(C1, C1, T1), OffloadMoved, "local"),
         TellStays(C2, "link down"),
+        SetPath(path(C1, C1, T1), OffloadMoved, "local"),
     ).is_in(Phase.SERVING)
 
     target = pulling().on(DoubtThere(C3)).on(DoubtThere(C1), SetPath(None, OffloadRemoved))
@@ -992,8 +1018,8 @@ def test_a_cancelled_handover_ends_the_move() -> None:
             MoveFailed("aborted"),
             ForgetPackets(PVM),
             Announce(PvmMigrationFailed, C1, C2, reason="aborted"),
-            SetPath(path(C1, C1, T1), OffloadMoved, "local"),
             TellStays(C2, "aborted"),
+            SetPath(path(C1, C1, T1), OffloadMoved, "local"),
         )
         .is_in(Phase.SERVING)
     )
