@@ -2,10 +2,11 @@
 BIN := .venv/bin
 OUT ?= out/demo
 FUZZ_SECONDS ?= 60
+EXPLORE_EXAMPLES ?= 10000
 SOAK_MIGRATIONS ?= 500
 FUZZ_TARGETS ?= aper s1ap nas gtpv2 frames sctp capture tracker monitor
 
-.PHONY: help setup demo check test unit compiled fuzz soak clean
+.PHONY: help setup demo check test unit compiled fuzz explore soak clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -38,6 +39,10 @@ fuzz: setup ## each decoder under coverage-guided fuzzing, FUZZ_SECONDS (60) for
 	@for target in $(FUZZ_TARGETS); do echo "== $$target"; \
 	  $(BIN)/python tests/fuzz/run.py $$target out/fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -verbosity=0 \
 	    -print_final_stats=1 || exit 1; done
+
+explore: setup ## EXPLORE_EXAMPLES (10000) new random walks of whole sites, a minute or two; make test takes the same ones each time
+	HYPOTHESIS_PROFILE=explore EXPLORE_EXAMPLES=$(EXPLORE_EXAMPLES) $(BIN)/pytest --timeout=3600 --hypothesis-seed=random \
+	  tests/property/test_site.py $(TEST_ARGS)
 
 soak: setup ## migrations with random aborts, retargets and kills (as root), SOAK_MIGRATIONS (500): 5 to 10 s each
 	$(BIN)/python -m testbed.soak $(SOAK_MIGRATIONS) $(SOAK_ARGS)

@@ -17,6 +17,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
@@ -53,6 +54,8 @@ IP = "45.45.0.2"
 SGW = FTeid("10.0.0.2", Teid(0x1001))
 CLOUDLETS = tuple(CloudletId(f"c{k}") for k in (1, 2, 3))
 RECORD = TypeAdapter(UeRecord)
+AWAY_S = 0.7
+"""How long a switch is away."""
 UNCOVERED = 4
 """An eNodeB that no cloudlet stands beside."""
 
@@ -89,9 +92,16 @@ class Switch:
     def __init__(self) -> None:
         self.path: PathSpec | None = None
         self.kept: set[Pvm] = set()
+        self.away_until = 0.0
+
+    def unplug(self) -> None:
+        """For a while it obeys nobody, and keeps what it holds."""
+        self.away_until = asyncio.get_running_loop().time() + AWAY_S
 
     async def apply(self, ue: UeKey, path: PathSpec | None) -> tuple[str, ...]:
         await asyncio.sleep(0.001)
+        if asyncio.get_running_loop().time() < self.away_until:
+            raise AdapterError("the switch is away")
         self.path = path
         return ("rule",)
 
@@ -158,7 +168,11 @@ class Line:
             if answerer is None:
                 await asyncio.sleep(timeout_s)
                 raise AdapterError("nobody answers")
-            answer = await answerer(body)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    answer = await answerer(body)
+            except TimeoutError:  # it died while it had to answer
+                raise AdapterError("no answer") from None
             self._done |= {correlation} if correlation else set()
         if fate < 2 * self._site.loss:
             await asyncio.sleep(timeout_s)
@@ -329,6 +343,8 @@ class Site:
                     hypervisor.breaks = LEFT[enb - 1]
             case "restart":
                 await self.restart(CLOUDLETS[enb % len(CLOUDLETS)])
+            case "unplug":
+                self.switches[CLOUDLETS[enb % len(CLOUDLETS)]].unplug()
             case "handover" if self.at is not None and self._coming is None:
                 await self.do("prepare", enb)
                 await asyncio.sleep(0.01)
@@ -436,6 +452,7 @@ DEEDS = (
     "cancel",
     "restart",
     "break",
+    "unplug",
 )
 LEFT = (
     (PvmState.RUNNING, PvmState.RUNNING),
@@ -460,6 +477,13 @@ MIGRATIONS = (
 """Each policy, each moment at which a move may start; where it pays to wait, the waiting is over before the check."""
 
 
+NO_DWELL = MigrationConfig(dwell_s=0.0)
+EARLY = MigrationConfig(start="at_preparing")
+EXECUTING = MigrationConfig(start="at_executing")
+STAY = MigrationConfig(policy="stay")
+COSTS_EARLY = MigrationConfig(policy="cost", start="at_preparing")
+
+
 def run(work: Awaitable[None]) -> None:
     with asyncio.Runner(loop_factory=VirtualTime) as runner:
         runner.run(work)  # type: ignore[arg-type]
@@ -475,7 +499,38 @@ async def walk(way: list[tuple[str, int, float]], seed: int, migration: Migratio
         site.check()
 
 
-@settings(max_examples=300, deadline=None)
+FOUND: tuple[tuple[list[tuple[str, int, float]], int, float, MigrationConfig], ...] = (
+    # who answers dies before it has answered
+    ([("prepare", 1, 5.0), ("handover", 3, 0.003), ("restart", 3, 0.0)], 495, 0.0, COSTS_EARLY),
+    # another target is ready, and then not taken
+    ([("handover", 3, 0.0), ("prepare", 2, 0.0), ("cancel", 4, 0.0)], 639, 0.0, STAY),
+    # the answer to who asked for the VM is lost, and so is the word that it has come
+    ([("prepare", 2, 0.0), ("order", 3, 0.4), ("order", 1, 0.4), ("restart", 3, 0.0)], 673, 0.1, EXECUTING),
+    # both sides believe that the other one has it
+    ([("handover", 2, 5.0), ("handover", 1, 5.0), ("handover", 2, 0.0), ("restart", 1, 0.0)], 882, 0.1, NO_DWELL),
+    # the VM stops while its user is at another cloudlet already, and is expected at a third
+    ([("detach", 2, 0.0), ("attach", 3, 0.0), ("handover", 2, 0.0)], 250, 0.0, STAY),
+    # a switch is away
+    ([("unplug", 1, 0.0), ("handover", 2, 0.0)], 120, 0.0, COSTS_EARLY),
+    ([("unplug", 2, 0.0), ("handover", 3, 0.0)], 949, 0.0, EXECUTING),
+    ([("unplug", 3, 0.0), ("handover", 2, 0.0), ("restart", 3, 0.0)], 93, 0.0, COSTS_EARLY),
+    ([("detach", 2, 0.0), ("unplug", 3, 0.0), ("attach", 3, 0.0)], 226, 0.0, NO_DWELL),
+    ([("detach", 1, 0.0), ("attach", 2, 0.0), ("unplug", 3, 0.003), ("restart", 3, 0.0)], 89, 0.0, EXECUTING),
+    # a controller that restarts while its move is under way
+    ([("handover", 3, 0.0), ("restart", 3, 0.0)], 870, 0.0, EARLY),
+    ([("prepare", 3, 0.4), ("restart", 3, 0.0)], 3, 0.1, EARLY),
+    ([("handover", 2, 0.0), ("handover", 1, 0.05), ("restart", 3, 0.0)], 74, 0.1, NO_DWELL),
+)
+
+
+@pytest.mark.parametrize(("way", "seed", "loss", "migration"), FOUND)
+def test_what_was_found_once_holds(
+    way: list[tuple[str, int, float]], seed: int, loss: float, migration: MigrationConfig
+) -> None:
+    run(walk([("attach", 1, 1.0), *way], seed, migration, loss))
+
+
+@settings(deadline=None)
 @given(
     way=st.lists(steps, max_size=12),
     seed=st.integers(0, 1000),
