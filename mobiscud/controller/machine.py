@@ -188,12 +188,8 @@ def _redirect(r: UeRecord) -> Result:
 
 
 def _park(r: UeRecord, i: Any) -> Result:
-    """The PVM waits; what it sends leaves by the core, so that the S-GW pages.
-
-    Who is ready for a UE that has not been there may have heard of it first: that it is ready it says once.
-    """
-    ready = tuple(cloudlet for cloudlet in r.ready if cloudlet != r.ue_at)
-    r = replace(_nowhere(r), phase=Phase.PARKED, ready=ready, expected=None)
+    """The PVM waits; what it sends leaves by the core, so that the S-GW pages."""
+    r = replace(_nowhere(r), phase=Phase.PARKED, ready=_ready_elsewhere(r), expected=None)
     return r, (by_core(r, OffloadRemoved),)
 
 
@@ -227,12 +223,19 @@ def _end(r: UeRecord) -> Result:
     kept = r.here if r.keeps else None
     r = _without_ue(r) if not r.registered else r
     stopped = Announce(PvmStopped, from_cloudlet=r.here, to_cloudlet=kept)
-    return replace(r, phase=Phase.DORMANT if kept else Phase.AWAY, pvm_at=kept), (StopPvm(r.pvm), stopped)
+    r = replace(r, phase=Phase.DORMANT, pvm_at=kept) if kept else replace(r, phase=Phase.AWAY, pvm_at=None, ready=())
+    return r, (StopPvm(r.pvm), stopped)
 
 
 def _without_ue(r: UeRecord) -> UeRecord:
-    """What is known of a PVM alone."""
-    return UeRecord(r.pvm, r.here, pvm_at=r.pvm_at, token=r.token, epoch=r.epoch, lingers=r.lingers, keeps=r.keeps)
+    """What is known of a PVM alone, and who has heard before us where its UE is back."""
+    known = UeRecord(r.pvm, r.here, pvm_at=r.pvm_at, token=r.token, epoch=r.epoch, lingers=r.lingers, keeps=r.keeps)
+    return replace(known, ready=_ready_elsewhere(r)) if r.pvm_at == r.here else known
+
+
+def _ready_elsewhere(r: UeRecord) -> tuple[CloudletId, ...]:
+    """Those who are ready for a UE that has not been there: they may have heard of it first, and say it once."""
+    return tuple(cloudlet for cloudlet in r.ready if cloudlet != r.ue_at)
 
 
 def _known(cloudlet: CloudletId | None) -> CloudletId:

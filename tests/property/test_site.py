@@ -510,6 +510,8 @@ FOUND: tuple[tuple[list[tuple[str, int, float]], int, float, MigrationConfig], .
     ([("handover", 2, 5.0), ("handover", 1, 5.0), ("handover", 2, 0.0), ("restart", 1, 0.0)], 882, 0.1, NO_DWELL),
     # the VM stops while its user is at another cloudlet already, and is expected at a third
     ([("detach", 2, 0.0), ("attach", 3, 0.0), ("handover", 2, 0.0)], 250, 0.0, STAY),
+    # the UE is back elsewhere before who has its VM has heard that it left
+    ([("detach", 2, 0.0), ("attach", 3, 0.0)], 567, 0.0, STAY.model_copy(update={"absence_s": 0.1})),
     # a switch is away
     ([("unplug", 1, 0.0), ("handover", 2, 0.0)], 120, 0.0, COSTS_EARLY),
     ([("unplug", 2, 0.0), ("handover", 3, 0.0)], 949, 0.0, EXECUTING),
