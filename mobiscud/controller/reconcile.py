@@ -79,6 +79,8 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
             return r, (*again, ResumeMove(r.pvm))
         case Phase.PULLING if not runs_here:
             return unpull(r)
+        case Phase.PULLING if r.flipped and r.pvm_at is not None:  # its source may have told us in vain that it is ours
+            return r, (*again, AskMove(r.pvm_at))
         case Phase.PREPARED | Phase.DETOURED if r.pvm_at is not None:
             follow = consult(r, again=True) if r.phase is Phase.DETOURED else ()
             return r, (*again, AskDetour(r.pvm_at), *follow)

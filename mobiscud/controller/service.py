@@ -649,8 +649,10 @@ class CloudletController:
 
     async def _ask_move(self, ue: UeKey, of: CloudletId) -> None:
         """Ask again while it is awaited: what the source had to tell is lost when it is restarted at that moment."""
+        record = self._records[ue]
         try:
-            await self._hypervisor.expect(self._records[ue].pvm)
+            if not record.flipped:
+                await self._hypervisor.expect(record.pvm)
         except MobiScudError as error:
             log.info("the PVM cannot come", ue=ue, reason=str(error))
             self.submit(ue, NoRoom(str(error)))

@@ -519,6 +519,12 @@ FOUND: tuple[tuple[list[tuple[str, int, float]], int, float, MigrationConfig], .
     ([("detach", 2, 0.0), ("unplug", 3, 0.0), ("attach", 3, 0.0)], 226, 0.0, NO_DWELL),
     ([("detach", 1, 0.0), ("attach", 2, 0.0), ("unplug", 3, 0.003), ("restart", 3, 0.0)], 89, 0.0, EXECUTING),
     # a controller that restarts while its move is under way
+    (
+        [("handover", 2, 0.0), ("break", 1, 0.4), ("detach", 2, 0.4), ("restart", 3, 0.0), ("restart", 4, 0.0)],
+        135,
+        0.1,
+        EXECUTING.model_copy(update={"absence_s": 0.0}),
+    ),
     ([("handover", 3, 0.0), ("restart", 3, 0.0)], 870, 0.0, EARLY),
     ([("prepare", 3, 0.4), ("restart", 3, 0.0)], 3, 0.1, EARLY),
     ([("handover", 2, 0.0), ("handover", 1, 0.05), ("restart", 3, 0.0)], 74, 0.1, NO_DWELL),
