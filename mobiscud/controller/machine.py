@@ -354,9 +354,9 @@ def _stay_inside(r: UeRecord, i: HandoverOff) -> Result:
     Only where the PVM would have been at its end, the policy is asked anew.
     """
     to_pvm = r.phase is Phase.DETOURED and r.going_to is not None and r.going_to == r.pvm_at
-    r = replace(r, going_to=None)
+    r = replace(r, going_to=None, ready=tuple(cloudlet for cloudlet in r.ready if cloudlet != r.going_to))
     if r.expected is None:
-        return replace(r, ready=()), consult(r) if to_pvm else ()
+        return r, consult(r) if to_pvm else ()
     r = replace(r, expected=None)
     return r, (set_path(r, None),)
 

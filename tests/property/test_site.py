@@ -512,6 +512,20 @@ FOUND: tuple[tuple[list[tuple[str, int, float]], int, float, MigrationConfig], .
     ([("detach", 2, 0.0), ("attach", 3, 0.0), ("handover", 2, 0.0)], 250, 0.0, STAY),
     # the UE is back elsewhere before who has its VM has heard that it left
     ([("detach", 2, 0.0), ("attach", 3, 0.0)], 567, 0.0, STAY.model_copy(update={"absence_s": 0.1})),
+    # the same after a handover that was called off
+    (
+        [
+            ("prepare", 4, 0.0),
+            ("order", 1, 0.0),
+            ("order", 4, 0.0),
+            ("cancel", 2, 0.0),
+            ("idle", 3, 0.0),
+            ("service", 3, 0.003),
+        ],
+        826,
+        0.0,
+        STAY.model_copy(update={"absence_s": 0.1}),
+    ),
     # a switch is away
     ([("unplug", 1, 0.0), ("handover", 2, 0.0)], 120, 0.0, COSTS_EARLY),
     ([("unplug", 2, 0.0), ("handover", 3, 0.0)], 949, 0.0, EXECUTING),
