@@ -218,7 +218,7 @@ async def test_pins_without_a_wire_are_not_adopted(bench: SwitchBench) -> None:
 
 async def test_a_flow_with_our_mark_that_is_none_of_ours_is_removed(bench: SwitchBench) -> None:
     await bench.switch.close(leave=True)
-    odd = "cookie=0x4d53000000000001,table=10,priority=7,ip,nw_tos=32,actions=drop"
+    odd = "cookie=0x4d53000000000001,table=10,priority=7,ip,nw_ecn=1,actions=drop"
     await command("ovs-ofctl", "-O", "OpenFlow13", "add-flow", bench.config.openflow, odd)
     async with CloudletSwitch(bench.config, bench.offload):
         assert "cookie=0x4d53000000000001" not in await bench.ovs.dump_flows("br0")
