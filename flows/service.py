@@ -35,7 +35,7 @@ RETRY_S = 0.5
 TOGETHER = 256
 """UEs whose changes share one bundle, at most: it keeps the event loop busy for some ten milliseconds."""
 LINGER_S = 1.0  # Open vSwitch looks at each cached flow at least every 0.5 s (other_config:max-revalidator)
-DRAIN_S = 0.02  # what has just left its tunnel still has to come through Open vSwitch
+DRAIN_S = 0.005  # what has just left its tunnel still has to come through Open vSwitch
 log = structlog.get_logger(__name__)
 
 

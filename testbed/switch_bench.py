@@ -148,6 +148,8 @@ class SwitchBench:
         async with asyncio.timeout(PATIENCE_S):
             while mark not in (seen := await self._seen.get())[1]:
                 emerged.append(seen)
+        while not self._seen.empty():  # the ports are read one by one, the mark's perhaps before another's
+            emerged.append(self._seen.get_nowait())
         return emerged
 
     async def _build(self) -> None:
