@@ -25,7 +25,8 @@ HEAD = """\
 # The controller's table
 
 Drawn from `mobiscud/controller/machine.py` by `scripts/draw_machine.py`; a test keeps the two together. What each
-phase means stands in `mobiscud/controller/record.py`, what each input tells in `mobiscud/controller/inputs.py`.
+phase means stands in `mobiscud/controller/record.py`, what each input tells in `mobiscud/controller/inputs.py`, and what
+a row does in `mobiscud/controller/roles/`.
 
 ```mermaid
 stateDiagram-v2

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from mobiscud.controller.inputs import UeArrived, UeWentIdle
-from mobiscud.controller.machine import Result, consult, unpull, unsettle
 from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, by_core, pulling_path, replace, set_path
+from mobiscud.controller.roles.places import Result, consult, unsettle
+from mobiscud.controller.roles.target import unpull
 from mobiscud.core.commands import (
     Announce,
     AskDetour,

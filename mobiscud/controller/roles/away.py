@@ -1,0 +1,72 @@
+"""Neither the UE nor its PVM is here: we note where they are, and a UE that comes is served."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mobiscud.controller.inputs import (
+    DetourAsked,
+    HandoverDone,
+    HandoverExpected,
+    MoveAsked,
+    MovedHere,
+    PvmGone,
+    PvmKept,
+    PvmSeen,
+    UeArrived,
+    UeLeft,
+    UeWentIdle,
+)
+from mobiscud.controller.record import Phase, UeRecord, replace
+from mobiscud.controller.roles.places import Arrival, Result, Rows, placed, stand_by, started_elsewhere, unsettle
+from mobiscud.controller.roles.shared import forget, go_idle, point_to, refuse_detour
+from mobiscud.controller.roles.target import expect, pulled
+from mobiscud.core.commands import StartPvm
+from mobiscud.core.events import OffloadActivated
+
+
+def _arrive(r: UeRecord, i: Arrival) -> Result:
+    """AWAY: the UE is connected, here or elsewhere."""
+    stood_by = r.standby
+    r = placed(r, i)
+    if r.ue_at != r.here:
+        return stand_by(r, None) if stood_by or r.standby else (r, ())
+    if r.ue_ip is None or r.tunnels.downlink is None:
+        return r, ()
+    if r.pvm_at == r.here:
+        return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm),)
+    return unsettle(r, OffloadActivated)
+
+
+def _pvm_seen(r: UeRecord, i: PvmSeen) -> Result:
+    """AWAY: a UE that is here, and had to do without it, reaches it over the inter-cloudlet link."""
+    if r.ue_at == r.here != i.cloudlet and r.ue_ip is not None and r.tunnels.downlink is not None:
+        return unsettle(replace(r, pvm_at=i.cloudlet), OffloadActivated)
+    return _note_pvm(r, i)
+
+
+def _note_pvm(r: UeRecord, i: PvmSeen | PvmKept) -> Result:
+    r, known = replace(r, pvm_at=i.cloudlet), r.pvm_at
+    return stand_by(r, None) if r.standby and known != r.pvm_at else (r, ())
+
+
+def _pvm_gone(r: UeRecord, i: PvmGone) -> Result:
+    if i.cloudlet != r.pvm_at:
+        return r, ()
+    r = replace(r, pvm_at=started_elsewhere(r, i))
+    return stand_by(r, None) if r.standby else (r, ())
+
+
+AWAY: Final[Rows] = {
+    UeArrived: _arrive,
+    HandoverDone: _arrive,
+    HandoverExpected: expect,
+    UeWentIdle: go_idle,
+    UeLeft: forget,
+    PvmSeen: _pvm_seen,
+    PvmGone: _pvm_gone,
+    PvmKept: _note_pvm,
+    MovedHere: pulled,
+    DetourAsked: refuse_detour,
+    MoveAsked: point_to,
+}
