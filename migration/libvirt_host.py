@@ -322,10 +322,11 @@ class LibvirtHypervisor:
         return self._connection
 
     def _saved_image(self, pvm_id: PvmId, fingerprint: str) -> Path:
-        return self._config.saved_images / f"{pvm_id}@{fingerprint}.image"
+        """Give its file, which says whose it is: hosts may share the directory, and none may touch another's."""
+        return self._config.saved_images / f"{pvm_id}@{self._config.cloudlet}@{fingerprint}.image"
 
     def _saved_images(self, pvm_id: PvmId) -> list[Path]:
-        return list(self._config.saved_images.glob(f"{pvm_id}@*.image"))
+        return list(self._config.saved_images.glob(f"{pvm_id}@{self._config.cloudlet}@*.image"))
 
     def _active(self, ask: Callable[[Any], Result]) -> dict[PvmId, Result]:
         """Ask every active domain."""

@@ -94,6 +94,19 @@ async def test_an_image_of_another_description_is_not_used(open_site: OpenSite, 
         assert list((tmp_path / "saved").glob("*")) == []
 
 
+async def test_a_host_that_makes_ready_leaves_alone_what_another_keeps(open_site: OpenSite, tmp_path: Path) -> None:
+    """Both in one directory, as hosts that share their disks may have it."""
+    async with open_site(2, on_stop="save", saved_images=tmp_path / "saved") as site:
+        here, there = site.cloudlets
+        await here.vms.start(PVM)
+        boot_id = await site.boot_id(PVM)
+        await here.vms.stop(PVM.id)
+
+        await there.vms.expect(PVM)
+        await here.vms.start(PVM)
+        assert await site.boot_id(PVM) == boot_id
+
+
 async def test_a_pvm_migrates_along_a_chain_and_stays_itself(open_site: OpenSite, eventually: Eventually) -> None:
     async with open_site(3) as site:
         await site.cloudlets[0].vms.start(PVM)
