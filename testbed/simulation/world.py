@@ -12,7 +12,6 @@ import gc
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 from typing import Any, Final
 
 from mobiscud.controller.inputs import (
@@ -62,6 +61,7 @@ from mobiscud.core.events import PvmMigrated, PvmMigrating, PvmMigrationFailed, 
 from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid, UeKey
 from testbed.simulation.migrations import TAIL_MS, Measured
 from testbed.simulation.mobility import CANCELLED, IDLE, Grid, Walk
+from testbed.simulation.moments import Moments
 from testbed.simulation.scenario import RunConfig, Scenario
 from testbed.simulation.tally import Tally
 
@@ -156,10 +156,9 @@ class World:
         self._outlook = Outlook(run.cost, self._way_ms)
         self._moves = 0
         self._ues = [Ue(UeKey(f"ue-{number}"), walk) for number, walk in enumerate(walks)]
-        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._count = 0
+        self._moments = Moments()
+        self._later = self._moments.add
         self._hands: dict[type[Command], Callable[[float, Ue, CloudletId, Any], None]] = {
-            SetPath: self._set_path,
             Announce: self._announce,
             StartPvm: self._start,
             MigratePvm: self._migrate,
@@ -187,10 +186,8 @@ class World:
         for ue in self._ues:
             if len(ue.walk.times):
                 self._later(ue.walk.times[0], self._walk, ue)
-        queue, until = self._queue, self._until
-        told = 0.0
-        while queue:
-            now, _, happen, about = heappop(queue)
+        until, told = self._until, 0.0
+        for now, _, happen, about in self._moments:
             if now > until:
                 break
             if now >= told:
@@ -199,11 +196,6 @@ class World:
             happen(now, *about)
         for ue in self._ues:
             self._count_up(ue, until)
-
-    def _later(self, at: float, happen: Callable[..., None], *about: Any) -> None:
-        """Call ``happen(at, *about)`` then."""
-        self._count += 1
-        heappush(self._queue, (at, self._count, happen, about))
 
     # The table ---------------------------------------------------------------------------------------------------
 
@@ -214,14 +206,20 @@ class World:
             return
         self.tally.steps += 1
         record, commands = result
-        self._keep(ue, here, record)
+        if record.phase is not Phase.AWAY:
+            ue.records[here] = record
+        elif here in ue.records:
+            del ue.records[here]
         for command in commands:
-            if type(command) is Refuse:
+            kind = type(command)
+            if kind is SetPath:
+                self.tally.paths += 1
+            elif (hand := self._hands.get(kind)) is not None:
+                hand(now, ue, here, command)
+            elif kind is Refuse:
                 self._refuse(now, ue, here, happened)
                 return
-            hand = self._hands.get(type(command))
-            if hand is not None:  # the others only a switch or a hypervisor would feel
-                hand(now, ue, here, command)
+            # the others only a switch or a hypervisor would feel
 
     def _away(self, ue: Ue, here: CloudletId) -> UeRecord:
         """What a controller knows that has only heard."""
@@ -235,12 +233,6 @@ class World:
             absent=ue.absent,
             token=ue.arrivals,
         )
-
-    def _keep(self, ue: Ue, here: CloudletId, record: UeRecord) -> None:
-        if record.phase is Phase.AWAY:
-            ue.records.pop(here, None)
-        else:
-            ue.records[here] = record
 
     def _tell_all(self, now: float, ue: Ue, happened: Input, also: CloudletId | None = None) -> None:
         """An event on the bus; ``also``: a controller that it may concern though it has no record yet."""
@@ -319,9 +311,6 @@ class World:
         return self.rtt_ms[self._grid.hops(self._cells[a], self._cells[b])] - self.rtt_ms[0]
 
     # What controllers do -----------------------------------------------------------------------------------------
-
-    def _set_path(self, now: float, ue: Ue, here: CloudletId, command: SetPath) -> None:
-        self.tally.paths += 1
 
     def _start(self, now: float, ue: Ue, here: CloudletId, command: StartPvm) -> None:
         self._later(now + self._start_s, self._feed, ue, here, RUNNING)
