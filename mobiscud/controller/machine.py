@@ -51,7 +51,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (phase, happened): row for phase, rows in _ROWS.items() for happened, row in rows.items()
 }
 
-_OF_THE_LEDGER: Final = PvmSeen | MovedHere | HaltedThere | StaysThere
+_OF_THE_LEDGER: Final = (PvmSeen, MovedHere, HaltedThere, StaysThere)
 """The inputs that tell since when something is so; what is told of an earlier epoch than ours is over."""
 
 
