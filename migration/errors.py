@@ -10,6 +10,10 @@ class HypervisorLostError(AdapterError):
     """The connection to the hypervisor is gone: its guests may well run on."""
 
 
+class SavedImageError(AdapterError):
+    """What was saved of a PVM's memory is of no use, and gone: it can only begin anew."""
+
+
 class MigrationError(MoveError):
     """A migration did not happen.
 

@@ -69,7 +69,9 @@ class Hypervisor(Protocol):
     async def restore(self, pvm: Pvm, *, paused: bool) -> bool:
         """Run an absent PVM from its saved image, and if so asked pause it then; the image is used up.
 
-        Gives whether there was one that fits: of the same description, by the same QEMU. One that does not is deleted.
+        Gives whether there was one.
+
+        :raises SavedImageError: it is damaged, or does not fit: of another description, by another QEMU; it is deleted
         """
 
     async def save(self, pvm_id: PvmId) -> None:

@@ -15,7 +15,7 @@ import structlog
 from migration import storage
 from migration.bandwidth import NetworkCard
 from migration.domain_xml import domain_xml, fingerprint_of, network_card_of
-from migration.errors import HypervisorLostError
+from migration.errors import HypervisorLostError, SavedImageError
 from migration.hypervisor import CopyStatistics, MigrationOrder, Observer
 from migration.libvirt_words import CLOSE_REASONS, facts_of, is_over_tls, notice_of, statistics_of
 from migration.lifecycle import PvmState
@@ -110,24 +110,25 @@ class LibvirtHypervisor:
         await self._call(f"make ready for {pvm.id}", make)
 
     async def restore(self, pvm: Pvm, *, paused: bool) -> bool:
-        """Let libvirt read the image; one that it does not like is worth nothing."""
+        """Let libvirt read the image."""
         _, described = self._describe(pvm)
         image = self._saved_image(pvm.id, fingerprint_of(described))
 
         def restore() -> bool:
             connection = self._open_connection()
-            for other in self._saved_images(pvm.id):
-                if other != image:
-                    other.unlink(missing_ok=True)
+            others = [other for other in self._saved_images(pvm.id) if other != image]
+            for other in others:
+                other.unlink(missing_ok=True)
             if not image.is_file():
+                if others:
+                    raise SavedImageError("its saved memory is of another description, or of another QEMU")
                 return False
             try:
                 connection.restoreFlags(str(image), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
             except libvirt.libvirtError as error:
                 if not self._is_alive():
                     raise
-                log.warning("saved image is of no use", pvm=pvm.id, reason=error.get_error_message())
-                return False
+                raise SavedImageError(f"its saved memory is of no use: {error.get_error_message()}") from error
             finally:
                 if self._is_alive():
                     image.unlink(missing_ok=True)  # once it runs, its own past must never run beside it

@@ -14,7 +14,7 @@ from typing import Any, Final, Self, assert_never
 import structlog
 
 from migration.bandwidth import TrafficLimits
-from migration.errors import HypervisorLostError, MigrationError
+from migration.errors import HypervisorLostError, MigrationError, SavedImageError
 from migration.fencing import end_by_force
 from migration.hypervisor import CopyStatistics, Hypervisor, MigrationOrder
 from migration.libvirt_host import LibvirtHypervisor
@@ -52,6 +52,9 @@ LONGEST_PAUSE_S: Final = 5.0
 
 FENCE_LIMIT_S: Final = 3.0
 """How long the hypervisor may take to end a guest before that is done without it."""
+
+
+NOTHING_KEPT: Final = "nothing of its memory is kept here"
 
 
 @dataclass(slots=True)
@@ -155,36 +158,45 @@ class PersonalVmHost:
         """How PVMs leave from here."""
         return choose_mode(self._config.mode)
 
-    async def start(self, pvm: Pvm) -> None:
+    async def start(self, pvm: Pvm, *, kept: bool = False) -> str | None:
         """Have the PVM run here; one that runs already is left alone.
 
         The fastest way is taken: let a paused one go on, else restore its saved image, else boot, which goes on for
         some seconds after the return.
 
+        :param kept: it was stopped here, and has not been elsewhere since
+        :returns: why it boots although its memory was kept
         :raises AdapterError: the hypervisor refuses, or has it but not running; or there is no room for it
         """
         if await self._hypervisor.state(pvm.id) is PvmState.ABSENT:
             await self._room.promise(pvm.id, self._memory_mib(pvm))
         try:
-            way = await self._start(pvm)
+            way, anew = await self._start(pvm, kept=kept)
         finally:
             self._room.forget(pvm.id)
         log.info("pvm started", pvm=pvm.id, cloudlet=self._config.cloudlet, way=way)
+        if anew is not None:
+            log.error("pvm begins anew", pvm=pvm.id, cloudlet=self._config.cloudlet, reason=anew)
+        return anew
 
-    async def _start(self, pvm: Pvm) -> str:
+    async def _start(self, pvm: Pvm, *, kept: bool) -> tuple[str, str | None]:
         async with self._lock(pvm.id):
             match await self._hypervisor.state(pvm.id):
                 case PvmState.RUNNING:
-                    return "running"
+                    return "running", None
                 case PvmState.SUSPENDED:
                     if not await self._hypervisor.resume(pvm.id):
                         raise AdapterError(f"{pvm.id} is here, but stands still")
-                    return "resumed"
+                    return "resumed", None
                 case PvmState.ABSENT:
-                    if await self._hypervisor.restore(pvm, paused=False):
-                        return "restored"
+                    anew = NOTHING_KEPT if kept and self._config.on_stop != "destroy" else None
+                    try:
+                        if await self._hypervisor.restore(pvm, paused=False):
+                            return "restored", None
+                    except SavedImageError as error:
+                        anew = str(error)
                     await self._hypervisor.boot(pvm)
-                    return "booted"
+                    return "booted", anew
                 case _ as never:
                     assert_never(never)
 
@@ -203,8 +215,11 @@ class PersonalVmHost:
                     continue
                 if await self._room.refuses(pvm.id, self._memory_mib(pvm)) is not None:
                     return
-                if await self._hypervisor.restore(pvm, paused=True):
-                    log.info("saved pvm stands ready", pvm=pvm.id, cloudlet=self._config.cloudlet)
+                try:
+                    if await self._hypervisor.restore(pvm, paused=True):
+                        log.info("saved pvm stands ready", pvm=pvm.id, cloudlet=self._config.cloudlet)
+                except SavedImageError as error:
+                    log.error("saved pvm will begin anew", pvm=pvm.id, reason=str(error))
 
     def keeps(self, pvm: Pvm) -> bool:
         """Tell whether a PVM that is stopped here leaves something that no other host has, and goes on from it."""

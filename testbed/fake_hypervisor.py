@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from migration.bandwidth import NetworkCard
+from migration.errors import SavedImageError
 from migration.hypervisor import CopyStatistics, MigrationOrder, Observer
 from migration.lifecycle import PvmResumed, PvmState, PvmStopped, PvmSuspended, StopReason
 from migration.verdict import Accelerator, HypervisorFacts, MigrationMode
@@ -123,8 +124,10 @@ class FakeHypervisor:
     async def restore(self, pvm: Pvm, *, paused: bool) -> bool:
         """Have the guest back that was saved under the same description."""
         saved = self.saved.pop(pvm.id, None)
-        if saved is None or saved.pvm != pvm:
+        if saved is None:
             return False
+        if saved.pvm != pvm:
+            raise SavedImageError("its saved memory is of another description")
         self.guests[pvm.id] = saved
         saved.state = PvmState.RUNNING
         self._tell(PvmResumed(pvm.id, time.time_ns(), migrated=False))

@@ -157,8 +157,8 @@ class Deeds:
                 self._announcer.pvm(ue, record, command)
             case StopPvm(pvm):
                 await self._hypervisor.stop(pvm.id)
-            case StartPvm(pvm):
-                spawn(self._guests.start(ue, pvm), f"start-{pvm.id}")
+            case StartPvm(pvm, kept):
+                spawn(self._guests.start(ue, pvm, kept=kept), f"start-{pvm.id}")
             case MigratePvm(pvm, to):
                 spawn(self._guests.migrate(ue, pvm, to), f"migrate-{pvm.id}")
             case AbortMove(pvm):

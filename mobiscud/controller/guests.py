@@ -52,14 +52,14 @@ class Guests:
         self._submit = submit
         self._settler = Settler(neighbourhood.here, hypervisor, ask)
 
-    async def start(self, ue: UeKey, pvm: Pvm) -> None:
+    async def start(self, ue: UeKey, pvm: Pvm, *, kept: bool) -> None:
         """Start a PVM."""
         try:
-            await self._hypervisor.start(pvm)
+            anew = await self._hypervisor.start(pvm, kept=kept)
         except MobiScudError as error:
             self._submit(ue, PvmRefused(str(error)))
         else:
-            self._submit(ue, PvmRunning())
+            self._submit(ue, PvmRunning(anew))
 
     async def migrate(self, ue: UeKey, pvm: Pvm, to: CloudletId) -> None:
         """Have a PVM leave for another cloudlet."""

@@ -196,7 +196,9 @@ class PvmKept:
 
 @dataclass(frozen=True, slots=True)
 class PvmRunning:
-    """The hypervisor has started the PVM."""
+    """The hypervisor has started the PVM; ``anew`` says why it boots although it was kept."""
+
+    anew: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

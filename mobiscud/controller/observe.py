@@ -62,7 +62,7 @@ class ObservedHypervisor:
     def __init__(self) -> None:
         self._running: set[PvmId] = set()
 
-    async def start(self, pvm: Pvm) -> None:
+    async def start(self, pvm: Pvm, *, kept: bool = False) -> None:
         """It would run now."""
         self._running.add(pvm.id)
 

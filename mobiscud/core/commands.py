@@ -29,9 +29,10 @@ class SetPath:
 
 @dataclass(frozen=True, slots=True)
 class StartPvm:
-    """Let the personal VM run here."""
+    """Let the personal VM run here. ``kept``: it is here, and goes on."""
 
     pvm: Pvm
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,7 +301,7 @@ class PvmEvent(UeEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PvmStarted(PvmEvent):
-    """The personal VM runs in ``to_cloudlet``."""
+    """The personal VM runs in ``to_cloudlet``; ``reason``: why one that was kept has begun anew."""
 
     TYPE: ClassVar[str] = "pvm.started"
 

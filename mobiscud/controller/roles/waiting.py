@@ -26,7 +26,7 @@ from mobiscud.core.events import OffloadActivated, PvmStarted, PvmStopped
 
 def _running(r: UeRecord, i: PvmRunning) -> Result:
     r, commands = settle(replace(r, epoch=r.epoch + 1), OffloadActivated)
-    return r, (Announce(PvmStarted, to_cloudlet=r.here), *commands)
+    return r, (Announce(PvmStarted, to_cloudlet=r.here, reason=i.anew), *commands)
 
 
 def _not_running(r: UeRecord, i: PvmRefused) -> Result:
@@ -54,7 +54,7 @@ def _wake(r: UeRecord, i: Arrival) -> Result:
     r = placed(r, i)
     if r.ue_at is None or (r.ue_at == r.here and (r.ue_ip is None or r.tunnels.downlink is None)):
         return r, ()
-    return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm),)
+    return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm, kept=True),)
 
 
 def _sleep_on(r: UeRecord, i: UeLeft | UeWentIdle) -> Result:

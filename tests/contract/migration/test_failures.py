@@ -18,6 +18,7 @@ import pytest
 from migration.errors import MigrationError
 from migration.fencing import end_by_force
 from migration.lifecycle import PvmResumed, PvmState
+from migration.service import NOTHING_KEPT
 from migration.verdict import MigrationMode, MigrationProgress
 from mobiscud.controller.settling import Settler
 from mobiscud.core.edge import Pvm
@@ -298,5 +299,20 @@ async def test_a_full_disk_costs_the_memory_but_the_guest_stops(open_real_site: 
         await here.vms.stop(PVM.id)
         assert await ask(here) is PvmState.ABSENT
         assert os.listdir(small_disk) == []
-        await here.vms.start(PVM)
+        assert await here.vms.start(PVM, kept=True) == NOTHING_KEPT
         await site.boot_id(PVM)
+
+
+async def test_a_saved_image_that_is_damaged_is_told_and_the_guest_begins_anew(
+    open_real_site: OpenSite, tmp_path: Path
+) -> None:
+    async with open_real_site(1, on_stop="save", saved_images=tmp_path / "saved") as site:
+        (here,) = site.cloudlets
+        await here.vms.start(PVM)
+        boot_id = await site.boot_id(PVM)
+        await here.vms.stop(PVM.id)
+        (image,) = (tmp_path / "saved").iterdir()
+        os.truncate(image, image.stat().st_size // 2)
+        assert "its saved memory is of no use" in await here.vms.start(PVM, kept=True)
+        assert await site.boot_id(PVM) != boot_id
+        assert list((tmp_path / "saved").iterdir()) == []

@@ -69,7 +69,7 @@ async def test_a_kept_pvm_goes_on_where_it_was(
         await here.vms.stop(PVM.id)
         assert await here.vms.running() == ()
 
-        await here.vms.start(PVM)
+        assert await here.vms.start(PVM, kept=True) is None
         assert await here.vms.running() == (PVM.id,)
         assert await site.boot_id(PVM) == boot_id
         assert list((tmp_path / "saved").glob("*")) == []
@@ -88,8 +88,8 @@ async def test_an_image_of_another_description_is_not_used(open_site: OpenSite, 
         boot_id = await site.boot_id(PVM)
         await here.vms.stop(PVM.id)
 
-        moved = replace(PVM, mac="52:54:00:00:00:33")
-        await here.vms.start(moved)
+        moved = replace(PVM, address="10.91.0.51")
+        assert "of another description" in await here.vms.start(moved, kept=True)
         assert await site.boot_id(moved) != boot_id
         assert list((tmp_path / "saved").glob("*")) == []
 

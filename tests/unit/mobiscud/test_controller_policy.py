@@ -45,7 +45,7 @@ class Fakes:
 
     def go_on(self) -> None: ...
 
-    async def start(self, pvm: Pvm) -> None:
+    async def start(self, pvm: Pvm, *, kept: bool) -> None:
         self.runs.add(pvm.id)
 
     @property

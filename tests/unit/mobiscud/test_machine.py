@@ -266,7 +266,7 @@ def test_without_a_term_idleness_is_for_ever_and_detaching_the_end() -> None:
 def test_a_kept_pvm_goes_on_when_its_ue_is_back() -> None:
     (
         dormant()
-        .on(UeArrived(C1, IP, T1), StartPvm(PVM))
+        .on(UeArrived(C1, IP, T1), StartPvm(PVM, kept=True))
         .is_in(Phase.STARTING)
         .on(
             PvmRunning(),
@@ -276,10 +276,22 @@ def test_a_kept_pvm_goes_on_when_its_ue_is_back() -> None:
     )
 
 
+def test_a_kept_pvm_that_begins_anew_says_why() -> None:
+    (
+        dormant()
+        .on(UeArrived(C1, IP, T1), StartPvm(PVM, kept=True))
+        .on(
+            PvmRunning("damaged"),
+            Announce(PvmStarted, to_cloudlet=C1, reason="damaged"),
+            SetPath(path(C1, C1, T1), OffloadActivated, "local"),
+        )
+    )
+
+
 def test_a_kept_pvm_of_a_ue_that_is_back_elsewhere_goes_on_where_it_is() -> None:
     (
         dormant()
-        .on(UeArrived(C2, IP, T2), StartPvm(PVM))
+        .on(UeArrived(C2, IP, T2), StartPvm(PVM, kept=True))
         .on(DetourAsked(C2))
         .on(
             PvmRunning(),
@@ -314,7 +326,7 @@ def test_others_ask_for_a_kept_pvm_where_it_is() -> None:
 def test_a_kept_pvm_that_cannot_go_on_stays_kept_and_traffic_takes_the_core() -> None:
     (
         dormant()
-        .on(UeArrived(C2, IP, T2), StartPvm(PVM))
+        .on(UeArrived(C2, IP, T2), StartPvm(PVM, kept=True))
         .on(PvmRefused("full"), Announce(PvmStopped, from_cloudlet=C1, to_cloudlet=C1, reason="full"))
         .is_in(Phase.DORMANT)
     )
