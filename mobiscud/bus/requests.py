@@ -4,6 +4,9 @@ A request is JSON on the asked node's topic: ``{"correlation", "reply_to", "dead
 on ``reply_to``: ``{"correlation", "ok", "body" | "error"}``. Requests are safe to repeat: what was done is not done
 again for the same correlation, its answer is only given again; what was refused may be asked for again. The version is
 the topic's.
+
+A deadline is by the clock of the one who answers. Whoever takes a request for late says what time it is there
+(``now``); one who still waits for the answer knows by that how far the two clocks are apart, and asks once more.
 """
 
 from __future__ import annotations
@@ -44,8 +47,11 @@ class Bus(Protocol):
 class Requests:
     """Asks other nodes, and answers them."""
 
-    def __init__(self, bus: Bus, site: str, node: str) -> None:
+    def __init__(self, bus: Bus, site: str, node: str, clock: Callable[[], float] = time.time) -> None:
+        """Make one that begins at ``start``. ``clock``: seconds since the epoch, as this node's host has it."""
         self._bus = bus
+        self._clock = clock
+        self._ahead_s: dict[str, float] = {}
         self._site = site
         self._node = node
         self._epoch = time.time_ns()
@@ -80,26 +86,37 @@ class Requests:
         if len(self._waiting) >= MAX_PENDING:
             raise AdapterError(f"{node} {name}: too many requests wait for an answer")
         correlation = correlation or uuid.uuid4().hex
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        try:
+            async with asyncio.timeout_at(until):
+                reply = await self._ask_once(node, name, body, until - loop.time(), correlation)
+                now = reply.get("now")
+                if isinstance(now, int | float):  # not late by our patience: its clock is ahead of ours, or was set
+                    self._ahead_s[node] = now - self._clock()
+                    reply = await self._ask_once(node, name, body, until - loop.time(), correlation)
+        except TimeoutError:
+            raise AdapterError(f"{node} gave no answer to {name} within {timeout_s:g} s") from None
+        if not reply.get("ok"):
+            raise RefusedError(f"{node} refused {name}: {reply.get('error')}")
+        answer = reply.get("body")
+        return answer if isinstance(answer, dict) else {}
+
+    async def _ask_once(self, node: str, name: str, body: Json, timeout_s: float, correlation: str) -> Json:
         future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._waiting[correlation] = future
         request = {
             "correlation": correlation,
             "reply_to": topics.reply(self._site, self._node),
-            "deadline": time.time() + timeout_s,
+            "deadline": self._clock() + self._ahead_s.get(node, 0.0) + timeout_s,
             "epoch": self._epoch,
             "body": body,
         }
         self._bus.publish(topics.request(self._site, node, name), json.dumps(request).encode())
         try:
-            reply = await asyncio.wait_for(future, timeout_s)
-        except TimeoutError:
-            raise AdapterError(f"{node} gave no answer to {name} within {timeout_s:g} s") from None
+            return await future
         finally:
             del self._waiting[correlation]
-        if not reply.get("ok"):
-            raise RefusedError(f"{node} refused {name}: {reply.get('error')}")
-        answer = reply.get("body")
-        return answer if isinstance(answer, dict) else {}
 
     def _on_reply(self, topic: str, payload: bytes) -> None:
         reply = _object(payload)
@@ -136,8 +153,9 @@ class Requests:
 
     async def _respond(self, name: str, correlation: str, reply_to: str, deadline: float, body: Json) -> None:
         reply: Json = {"correlation": correlation, "ok": False}
-        if deadline < time.time():
-            reply["error"] = "the deadline had passed"
+        now = self._clock()
+        if deadline < now:
+            reply |= {"error": "the deadline had passed", "now": now}
         else:
             try:
                 reply |= {"ok": True, "body": await self._answerers[name](body)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -72,8 +73,8 @@ async def pair(deeds: Deeds) -> tuple[Bus, Requests]:
     return bus, asker
 
 
-async def peer(bus: Bus, deeds: Deeds) -> None:
-    answerer = Requests(bus, "lab", "b")
+async def peer(bus: Bus, deeds: Deeds, clock: Callable[[], float] = time.time) -> None:
+    answerer = Requests(bus, "lab", "b", clock)
     answerer.answer("moved", deeds.answer)
     await answerer.start()
 
@@ -99,6 +100,19 @@ async def test_what_a_slow_peer_hears_after_the_deadline_is_not_done_and_may_be_
         await asyncio.sleep(0)  # the refusal comes, and nobody waits for it
     assert deeds.done == []
     assert await asker.ask("b", "moved", {}, timeout_s=5.0, correlation="once") == {"number": 1}
+
+
+async def test_a_peer_whose_clock_is_set_does_what_is_asked() -> None:
+    deeds, ahead_s = Deeds(), 0.0
+    bus = Bus()
+    asker = Requests(bus, "lab", "a")
+    await asker.start()
+    await peer(bus, deeds, lambda: time.time() + ahead_s)
+    for number, ahead in enumerate((0.0, 3600.0, 3600.0, -3600.0, 7200.0), start=1):
+        ahead_s = ahead
+        assert await asker.ask("b", "moved", {}, timeout_s=5.0) == {"number": number}
+    asked = sum(topic.endswith("request/moved") for topic, _ in bus.said)
+    assert asked == 5 + 2  # twice it first had to hear what time it is there
 
 
 async def test_what_was_refused_may_be_asked_for_again() -> None:
