@@ -65,6 +65,11 @@ class GtpFTeid(NamedTuple):
         """The address by which S1AP would know the same tunnel end: IPv4 where there is one."""
         return self.ipv4 or self.ipv6 or b""
 
+    @property
+    def packed(self) -> bytes:
+        """That address, and 4 octets of TEID."""
+        return self.address + self.teid.to_bytes(4, "big")
+
 
 class GtpBearer(NamedTuple):
     """A bearer context (8.28)."""

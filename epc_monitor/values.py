@@ -6,7 +6,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from epc_monitor.s1ap.types import GlobalEnbId, ServedGummeis, Tunnel
-from mobiscud.core.ids import CellId, Ecgi, EnbId, FTeid, Gummei, Plmn, Tac, Tai, Teid
+from mobiscud.core.ids import CellId, Ecgi, EnbId, ERabId, FTeid, Gummei, Plmn, Tac, Tai, Teid
 from mobiscud.core.ue import Enb
 
 
@@ -35,9 +35,24 @@ def ecgi(octets: bytes) -> Ecgi:
     return Ecgi(plmn(octets[:3]), CellId(int.from_bytes(octets[3:7], "big") >> 4))
 
 
+@lru_cache(256)
+def e_rab_id(number: int) -> ERabId:
+    return ERabId(number)
+
+
 @lru_cache(8192)
 def f_teid(packed: bytes, teid: int) -> FTeid:
     return FTeid(address(packed), Teid(teid))
+
+
+def packed(address: bytes, teid: int) -> bytes:
+    """An F-TEID in as few octets as there are: the address, and 4 of TEID."""
+    return address + teid.to_bytes(4, "big")
+
+
+def unpacked(f_teid_octets: bytes) -> FTeid:
+    """The reverse of :func:`packed`."""
+    return f_teid(f_teid_octets[:-4], int.from_bytes(f_teid_octets[-4:], "big"))
 
 
 def plmn_octets(value: Plmn) -> bytes:

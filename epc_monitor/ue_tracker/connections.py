@@ -14,7 +14,17 @@ from epc_monitor.ue_tracker.doubts import Doubts, When
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.legs import step
 from epc_monitor.ue_tracker.registry import Registry
-from epc_monitor.ue_tracker.state import Leg, S1Association, S1Connection, Ue, joined, ordered
+from epc_monitor.ue_tracker.state import (
+    NOTHING,
+    Leg,
+    S1Association,
+    S1Connection,
+    Ue,
+    by_number,
+    changed,
+    joined,
+    ordered,
+)
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.events import (
     BearerEstablished,
@@ -26,7 +36,6 @@ from mobiscud.core.events import (
     UeDetached,
     UeIdle,
 )
-from mobiscud.core.ids import ERabId
 from mobiscud.core.ue import BearerContext, Cause, HandoverKind
 
 _EEA0: Final = 0
@@ -116,9 +125,9 @@ class Connections:
     @staticmethod
     def _place(connection: S1Connection, message: S1apMessage) -> None:
         if message.ecgi is not None:
-            connection.ecgi = message.ecgi
+            connection.ecgi = values.ecgi(message.ecgi)
         if message.tai is not None:
-            connection.tai = message.tai
+            connection.tai = values.tai(message.tai)
 
     def step(self, connection: S1Connection, message: S1apMessage) -> None:
         """Move a leg on, and say so when it could not have gone that way."""
@@ -160,15 +169,21 @@ class Connections:
         ue.sessions_gone = None
         kind = UeAttached if connection.attaching else UeConnected
         connection.attaching = False
-        connection.setting_up = {}
-        end = connection.end
-        bearers = ordered(ue.bearers.values())
-        self._facts.about(ue, kind, enb=end.enb, ecgi=end.ecgi, tai=end.tai, bearers=bearers, pdns=ue.pdns)
+        connection.setting_up = NOTHING
+        self._facts.about(
+            ue,
+            kind,
+            enb=association.enb,
+            ecgi=connection.ecgi,
+            tai=connection.tai,
+            bearers=ue.bearers,
+            pdns=ue.pdns,
+        )
 
     def context_setup_failure(self, message: S1apMessage, association: S1Association) -> None:
         connection = self.leg(message, association)
         self.step(connection, message)
-        connection.setting_up = {}
+        connection.setting_up = NOTHING
 
     # --- release -----------------------------------------------------------------------------------------------------
 
@@ -250,7 +265,7 @@ class Connections:
             self._facts.about(ue, UeDetached, when=when, cause=cause)
         ue.registered = ue.connected = False
         ue.sessions_gone = None
-        ue.bearers = {}
+        ue.bearers = ()
         ue.ue_ip = ()
         ue.pdns = ()
         self._registry.drop_tunnels(ue)
@@ -275,34 +290,34 @@ class Connections:
     def bearer_setup_request(self, message: S1apMessage, association: S1Association) -> None:
         connection = self.leg(message, association)
         self._recognise(connection, message.e_rabs_to_setup)
+        connection.setting_up = {**connection.setting_up, **{item.e_rab_id: item for item in message.e_rabs_to_setup}}
         for item in message.e_rabs_to_setup:
-            connection.setting_up[item.e_rab_id] = item
             self._downlink_nas(connection, item.nas)
 
     def bearer_setup_response(self, message: S1apMessage, association: S1Association) -> None:
         connection = self.leg(message, association)
         self.at_work(connection)
         ue = connection.ue
-        found = joined(message.e_rabs_set_up, connection.setting_up, {})
-        connection.setting_up = {}
+        found = joined(message.e_rabs_set_up, connection.setting_up, ())
+        connection.setting_up = NOTHING
         if found:
-            ue.bearers = ue.bearers | found
-            self._facts.about(ue, BearerEstablished, bearers=ordered(found.values()))
+            ue.bearers = changed(ue.bearers, found)
+            self._facts.about(ue, BearerEstablished, bearers=found)
 
     def bearer_modify_request(self, message: S1apMessage, association: S1Association) -> None:
         connection = self.leg(message, association)
+        connection.modifying = {**connection.modifying, **{item.e_rab_id: item for item in message.e_rabs_to_modify}}
         for item in message.e_rabs_to_modify:
-            connection.modifying[item.e_rab_id] = item
             self._downlink_nas(connection, item.nas)
 
     def bearer_modify_response(self, message: S1apMessage, association: S1Association) -> None:
         connection = self.leg(message, association)
-        found = {}
-        for number in message.e_rabs_modified:
-            item, bearer = connection.modifying.get(number), self._bearer(connection.ue, number)
+        found = []
+        for bearer in _known(connection.ue, message.e_rabs_modified):
+            item = connection.modifying.get(bearer.e_rab_id)
             qci = bearer.qci if item is None else item.qci
-            found[number] = BearerContext(bearer.e_rab_id, qci, bearer.uplink, bearer.downlink)
-        connection.modifying = {}
+            found.append(BearerContext(bearer.e_rab_id, qci, bearer.uplink, bearer.downlink))
+        connection.modifying = NOTHING
         self._modified(connection.ue, found)
 
     def modification_indication(self, message: S1apMessage, association: S1Association) -> None:
@@ -312,12 +327,12 @@ class Connections:
 
     def modification_confirm(self, message: S1apMessage, association: S1Association) -> None:
         connection = self.leg(message, association)
-        found = {}
-        for number in message.e_rabs_modified:
-            moved, bearer = connection.moving.get(number), self._bearer(connection.ue, number)
+        found = []
+        for bearer in _known(connection.ue, message.e_rabs_modified):
+            moved = connection.moving.get(bearer.e_rab_id)
             downlink = bearer.downlink if moved is None else values.tunnel(moved.tunnel)
-            found[number] = BearerContext(bearer.e_rab_id, bearer.qci, bearer.uplink, downlink)
-        connection.moving = {}
+            found.append(BearerContext(bearer.e_rab_id, bearer.qci, bearer.uplink, downlink))
+        connection.moving = NOTHING
         self._modified(connection.ue, found)
 
     def bearer_release_command(self, message: S1apMessage, association: S1Association) -> None:
@@ -330,20 +345,16 @@ class Connections:
         numbers = tuple(item.e_rab_id for item in message.e_rabs_to_release)
         self._released(self.leg(message, association).ue, numbers)
 
-    def _modified(self, ue: Ue, found: dict[int, BearerContext]) -> None:
+    def _modified(self, ue: Ue, found: list[BearerContext]) -> None:
         if found:
-            ue.bearers = ue.bearers | found
-            self._facts.about(ue, BearerModified, bearers=ordered(found.values()))
+            ue.bearers = changed(ue.bearers, found)
+            self._facts.about(ue, BearerModified, bearers=ordered(found))
 
     def _released(self, ue: Ue, numbers: tuple[int, ...]) -> None:
         if numbers:
-            gone = [self._bearer(ue, number) for number in numbers]
-            ue.bearers = {number: bearer for number, bearer in ue.bearers.items() if number not in numbers}
+            gone = _known(ue, numbers)
+            ue.bearers = tuple(bearer for bearer in ue.bearers if bearer.e_rab_id not in numbers)
             self._facts.about(ue, BearerReleased, bearers=ordered(gone))
-
-    @staticmethod
-    def _bearer(ue: Ue, number: int) -> BearerContext:
-        return ue.bearers.get(number) or BearerContext(ERabId(number))
 
     # --- NAS ---------------------------------------------------------------------------------------------------------
 
@@ -413,6 +424,12 @@ class Connections:
             return None
 
 
-def _without_downlink(bearers: dict[int, BearerContext]) -> dict[int, BearerContext]:
+def _without_downlink(bearers: Iterable[BearerContext]) -> tuple[BearerContext, ...]:
     """Bearers whose end at an eNodeB is gone, or not known."""
-    return {number: BearerContext(bearer.e_rab_id, bearer.qci, bearer.uplink) for number, bearer in bearers.items()}
+    return tuple(BearerContext(bearer.e_rab_id, bearer.qci, bearer.uplink) for bearer in bearers)
+
+
+def _known(ue: Ue, numbers: Iterable[int]) -> list[BearerContext]:
+    """What is known of these bearers, each once."""
+    known = by_number(ue.bearers)
+    return [known.get(number) or BearerContext(values.e_rab_id(number)) for number in dict.fromkeys(numbers)]

@@ -11,7 +11,7 @@ from epc_monitor.s1ap.types import MessageType
 from epc_monitor.ue_tracker.connections import Connections
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.registry import Registry
-from epc_monitor.ue_tracker.state import Handover, Leg, S1Association, S1Connection, Ue, joined, ordered
+from epc_monitor.ue_tracker.state import NOTHING, Handover, Leg, S1Association, S1Connection, Ue, joined
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.events import (
     HandoverCancelled,
@@ -22,7 +22,7 @@ from mobiscud.core.events import (
     HandoverPreparing,
     HandoverRejected,
 )
-from mobiscud.core.ids import ERabId, FTeid
+from mobiscud.core.ids import FTeid
 from mobiscud.core.ue import BearerContext, Enb, ForwardedBearer, Forwarding, HandoverEnd, HandoverKind
 
 _SERVING: Final = frozenset((Leg.CONNECTED, Leg.PREPARING, Leg.LEAVING, Leg.CANCELLING, Leg.OVERHEARD))
@@ -107,7 +107,7 @@ class Handovers:
             HandoverExecuting,
             handover,
             enb=handover.target_end.enb,
-            bearers=ordered(handover.bearers.values()),
+            bearers=handover.bearers,
             forwarding=_forwarding(message.e_rabs_forwarded, handover),
         )
 
@@ -115,7 +115,7 @@ class Handovers:
         """The UE has arrived at the target of an S1 handover."""
         target = self._connections.leg(message, association)
         self._connections.step(target, message)
-        target.ecgi, target.tai = message.ecgi, message.tai
+        _place(target, message)
         handover = self._handover_of(target)
         if handover.source is not None and target.ue.connection is not handover.source:
             self._facts.desynchronised("HANDOVER_NOTIFY for a UE that was elsewhere since", target.ue)
@@ -154,24 +154,29 @@ class Handovers:
             self._expect_serving(source, message)
         target = registry.open(association, ue, Leg.ARRIVING, None, message.enb_ue_s1ap_id)
         target.mme_ue_s1ap_id = mme_id
-        target.ecgi, target.tai = message.ecgi, message.tai
+        _place(target, message)
         handover = target.handover = Handover(HandoverKind.X2, source, target.end)
         handover.target = target
-        handover.bearers = joined(message.e_rabs_switched_downlink, {}, ue.bearers)
+        handover.bearers = joined(message.e_rabs_switched_downlink, NOTHING, ue.bearers)
         self._tell_prepared(ue, handover, association)
 
     def path_switch_acknowledge(self, message: S1apMessage, association: S1Association) -> None:
         target = self._connections.leg(message, association)
         self._connections.step(target, message)
         handover = self._handover_of(target, HandoverKind.X2)
-        for item in message.e_rabs_switched_uplink:
-            bearer = handover.bearers.get(item.e_rab_id)
-            if bearer is not None:
-                uplink = values.tunnel(item.tunnel)
-                handover.bearers[item.e_rab_id] = BearerContext(bearer.e_rab_id, bearer.qci, uplink, bearer.downlink)
+        uplinks = {item.e_rab_id: values.tunnel(item.tunnel) for item in message.e_rabs_switched_uplink}
+        dropped = frozenset(item.e_rab_id for item in message.e_rabs_to_release)
+        bearers = []
+        for bearer in handover.bearers:
+            uplink = uplinks.get(bearer.e_rab_id)
+            if bearer.e_rab_id in dropped:
+                continue
+            if uplink is None:
+                bearers.append(bearer)
+            else:
+                bearers.append(BearerContext(bearer.e_rab_id, bearer.qci, uplink, bearer.downlink))
                 self._registry.own_tunnel(target.ue, uplink)
-        for dropped in message.e_rabs_to_release:
-            handover.bearers.pop(dropped.e_rab_id, None)
+        handover.bearers = tuple(bearers)
         mme_id = message.mme_ue_s1ap_id_2 if message.mme_ue_s1ap_id_2 is not None else message.mme_ue_s1ap_id
         if mme_id is not None:
             self._registry.take_mme_id(target, mme_id)
@@ -199,7 +204,7 @@ class Handovers:
         ue.connected = ue.registered = True
         self._registry.established(target)
         target.handover = None
-        target.setting_up = {}
+        target.setting_up = NOTHING
         if handover.source is not None:
             handover.source.handover = None
         handover.target_end = end = target.end
@@ -210,13 +215,12 @@ class Handovers:
             enb=enb,
             ecgi=end.ecgi,
             tai=end.tai,
-            bearers=ordered(handover.bearers.values()),
+            bearers=handover.bearers,
             pdns=ue.pdns,
         )
 
     def _tell_prepared(self, ue: Ue, handover: Handover, association: S1Association) -> None:
-        bearers = ordered(handover.bearers.values())
-        self._tell(ue, HandoverPrepared, handover, enb=association.enb, bearers=bearers, pdns=ue.pdns)
+        self._tell(ue, HandoverPrepared, handover, enb=association.enb, bearers=handover.bearers, pdns=ue.pdns)
 
     def _tell(self, ue: Ue, kind: type[HandoverEvent], handover: Handover, **fields: Any) -> None:
         self._facts.about(
@@ -244,6 +248,12 @@ class Handovers:
         return HandoverEnd(known, None, values.tai(message.target.tai))
 
 
+def _place(target: S1Connection, message: S1apMessage) -> None:
+    """A target says where the UE is; what it does not say is not known."""
+    target.ecgi = None if message.ecgi is None else values.ecgi(message.ecgi)
+    target.tai = None if message.tai is None else values.tai(message.tai)
+
+
 def _forwarding(items: tuple[ERabForwarding, ...], handover: Handover) -> Forwarding:
     """Forwarding goes straight to the target when the source is given the target's own end points."""
     bearers = []
@@ -253,7 +263,7 @@ def _forwarding(items: tuple[ERabForwarding, ...], handover: Handover) -> Forwar
         uplink: FTeid | None = None if item.uplink is None else values.tunnel(item.uplink)
         if downlink is None and uplink is None:
             continue
-        bearers.append(ForwardedBearer(ERabId(item.e_rab_id), downlink, uplink))
+        bearers.append(ForwardedBearer(values.e_rab_id(item.e_rab_id), downlink, uplink))
         offered = handover.admitted.get(item.e_rab_id)
         direct = direct or (offered is not None and item[1:] == offered[2:])
     if not bearers:

@@ -51,7 +51,7 @@ class Registry:
         self._associations: dict[Association, S1Association] = {}
         self._enbs: dict[Enb, dict[S1Association, None]] = {}
         self._absent_mmes: dict[MmeNode, None] = {}
-        self._sessions: dict[tuple[bytes, int], S11Tunnel] = {}
+        self._sessions: dict[bytes, S11Tunnel] = {}  # by either of its F-TEIDs
 
     # --- associations ------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class Registry:
             self._mmes.pop(address, None)
         self.serve(node, ())
         for s_tmsi, ue in node.s_tmsis.items():
-            ue.s_tmsis.remove((node, s_tmsi))
+            _disown(ue, node, s_tmsi)
         node.s_tmsis.clear()
 
     def know_enb(self, association: S1Association, enb: Enb) -> None:
@@ -140,7 +140,8 @@ class Registry:
     def by_imsi(self, imsi: str) -> Ue:
         ue = self._known_by_imsi(imsi)
         if ue is None:
-            ue = self._by_imsi[imsi] = self._keep(Ue(self._keys.of_imsi(imsi), Imsi(imsi)))
+            ue = self._keep(Ue(self._keys.of_imsi(imsi)))
+            self._call(ue, imsi)
         return ue
 
     def _known_by_imsi(self, imsi: str) -> Ue | None:
@@ -149,9 +150,12 @@ class Registry:
         if ue is None:
             ue = self._by_key.get(self._keys.of_imsi(imsi))
             if ue is not None:
-                ue.imsi = Imsi(imsi)
-                self._by_imsi[imsi] = ue
+                self._call(ue, imsi)
         return ue
+
+    def _call(self, ue: Ue, imsi: str) -> None:
+        ue.imsi = known = Imsi(imsi)
+        self._by_imsi[known] = ue
 
     def by_key(self, key: UeKey) -> Ue | None:
         return self._by_key.get(key)
@@ -188,17 +192,17 @@ class Registry:
         before = self._by_tunnel.get(tunnel)
         if before is not ue:
             if before is not None:
-                del before.tunnels[tunnel]
+                before.tunnels = tuple(other for other in before.tunnels if other != tunnel)
             self._by_tunnel[tunnel] = ue
-            ue.tunnels[tunnel] = None
+            ue.tunnels = (*ue.tunnels, tunnel)
             if len(ue.tunnels) > _MOST_TUNNELS:
-                oldest = next(iter(ue.tunnels))
-                del ue.tunnels[oldest], self._by_tunnel[oldest]
+                del self._by_tunnel[ue.tunnels[0]]
+                ue.tunnels = ue.tunnels[1:]
 
     def drop_tunnels(self, ue: Ue) -> None:
         for tunnel in ue.tunnels:
             del self._by_tunnel[tunnel]
-        ue.tunnels.clear()
+        ue.tunnels = ()
 
     def own_s_tmsi(self, ue: Ue, node: MmeNode, s_tmsi: bytes) -> None:
         """The UE answers to this S-TMSI; the one before the last it will not use again."""
@@ -206,11 +210,12 @@ class Registry:
         if before is ue:
             return
         if before is not None:
-            before.s_tmsis.remove((node, s_tmsi))
+            _disown(before, node, s_tmsi)
         node.s_tmsis[s_tmsi] = ue
-        ue.s_tmsis.append((node, s_tmsi))
-        while len(ue.s_tmsis) > 2:
-            old_node, old = ue.s_tmsis.pop(0)
+        ue.s_tmsis = (*ue.s_tmsis, (node, s_tmsi))
+        if len(ue.s_tmsis) > 2:
+            old_node, old = ue.s_tmsis[0]
+            ue.s_tmsis = ue.s_tmsis[1:]
             del old_node.s_tmsis[old]
 
     def _keep(self, ue: Ue) -> Ue:
@@ -275,11 +280,11 @@ class Registry:
         if ue.imsi is not None and self._by_imsi.get(ue.imsi) is ue:
             del self._by_imsi[ue.imsi]
         self.drop_tunnels(ue)
-        for session in tuple(ue.sessions):
+        for session in ue.sessions:
             self.close_session(session)
         for node, s_tmsi in ue.s_tmsis:
             del node.s_tmsis[s_tmsi]
-        ue.s_tmsis.clear()
+        ue.s_tmsis = ()
         for leg in tuple(ue.legs):
             self.close(leg)
 
@@ -306,8 +311,9 @@ class Registry:
             previous = ue.key
             if self._by_key.get(previous) is ue:
                 del self._by_key[previous]
-            ue.imsi, ue.key = Imsi(imsi), self._keys.of_imsi(imsi)
-            self._by_imsi[imsi] = self._by_key[ue.key] = ue
+            ue.key = self._keys.of_imsi(imsi)
+            self._by_key[ue.key] = ue
+            self._call(ue, imsi)
             if ue.named:
                 self._facts.about(ue, UeIdentified, previous_ue=previous)
             self._doubts.known(connection, ue)
@@ -328,9 +334,9 @@ class Registry:
         """All that was the stranger's is this UE's."""
         for leg in tuple(stranger.legs):
             self._hand_over(leg, ue)
-        for tunnel in tuple(stranger.tunnels):
+        for tunnel in stranger.tunnels:
             self.own_tunnel(ue, tunnel)
-        for node, s_tmsi in tuple(stranger.s_tmsis):
+        for node, s_tmsi in stranger.s_tmsis:
             self.own_s_tmsi(ue, node, s_tmsi)
         if stranger.bearers:
             ue.bearers = stranger.bearers
@@ -352,7 +358,7 @@ class Registry:
 
     def session(self, address: bytes, teid: int) -> S11Tunnel | None:
         """The S11 tunnel that has this F-TEID at either of its ends."""
-        return self._sessions.get((address, teid))
+        return self._sessions.get(values.packed(address, teid))
 
     def open_session(self, session: S11Tunnel) -> None:
         for end in (session.mme, session.sgw):
@@ -360,10 +366,10 @@ class Registry:
             if before is not None:
                 self.close_session(before)
         self._sessions[session.mme] = self._sessions[session.sgw] = session
-        session.ue.sessions.append(session)
+        session.ue.sessions = (*session.ue.sessions, session)
         self._touch(session.ue)
 
-    def move_session(self, session: S11Tunnel, mme: tuple[bytes, int], mme_address: bytes) -> None:
+    def move_session(self, session: S11Tunnel, mme: bytes, mme_address: str) -> None:
         """Another MME has taken the session over, or the same one has given it another TEID."""
         if self._sessions.get(session.mme) is session:
             del self._sessions[session.mme]
@@ -377,7 +383,8 @@ class Registry:
         for end in (session.mme, session.sgw):
             if self._sessions.get(end) is session:
                 del self._sessions[end]
-        session.ue.sessions.remove(session)
+        ue = session.ue
+        ue.sessions = tuple(other for other in ue.sessions if other is not session)
 
     # --- legs --------------------------------------------------------------------------------------------------------
 
@@ -481,3 +488,8 @@ class Registry:
             self.close(before)
         connection.enb_ue_s1ap_id = enb_id
         connections[enb_id] = connection
+
+
+def _disown(ue: Ue, node: MmeNode, s_tmsi: bytes) -> None:
+    """The S-TMSI is no longer this UE's."""
+    ue.s_tmsis = tuple(own for own in ue.s_tmsis if own != (node, s_tmsi))

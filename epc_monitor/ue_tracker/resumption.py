@@ -41,7 +41,7 @@ class Resumption:
             enb=end.enb,
             ecgi=end.ecgi,
             tai=end.tai,
-            bearers=ordered(ue.bearers.values()),
+            bearers=ue.bearers,
             pdns=ue.pdns,
             s1=None if last is None else _s1_place(ue, last),
             s11=_s11_place(ue),
@@ -98,14 +98,14 @@ class Resumption:
             return True
         try:
             session = _session(ue, state)
-            ecgi = None if state.ecgi is None else values.ecgi_octets(state.ecgi)
-            tai = None if state.tai is None else values.tai_octets(state.tai)
+            ecgi = None if state.ecgi is None else values.ecgi(values.ecgi_octets(state.ecgi))
+            tai = None if state.tai is None else values.tai(values.tai_octets(state.tai))
         except ValueError:
             return False
         ue.connected = state.status == CONNECTED
         ue.place = state.enb.address if ue.connected and state.enb is not None else None
         ue.ue_ip, ue.pdns, ue.ciphering = state.ue_ip, state.pdns, state.ciphering
-        ue.bearers = {int(bearer.e_rab_id): bearer for bearer in state.bearers}
+        ue.bearers = ordered(state.bearers)
         registry.take_in(ue, at)
         for bearer in state.bearers:
             if bearer.uplink is not None:
@@ -144,17 +144,17 @@ def _s11_place(ue: Ue) -> S11Place | None:
     if len(ue.sessions) != 1:
         return None
     session = ue.sessions[0]
-    return S11Place(values.f_teid(*session.mme), values.f_teid(*session.sgw))
+    return S11Place(values.unpacked(session.mme), values.unpacked(session.sgw))
 
 
 def _session(ue: Ue, state: UeState) -> S11Tunnel | None:
     if state.s11 is None:
         return None
 
-    def packed(f_teid: FTeid) -> tuple[bytes, int]:
-        return values.address_octets(f_teid.address), int(f_teid.teid)
+    def packed(f_teid: FTeid) -> bytes:
+        return values.packed(values.address_octets(f_teid.address), f_teid.teid)
 
-    mme = packed(state.s11.mme)
-    session = S11Tunnel(ue, mme, mme[0], packed(state.s11.sgw))
-    session.pdns = {int(pdn.e_rab_id): pdn for pdn in state.pdns}
+    mme, sgw = state.s11.mme, state.s11.sgw
+    session = S11Tunnel(ue, packed(mme), mme.address, packed(sgw))
+    session.pdns = state.pdns
     return session

@@ -13,7 +13,6 @@ from epc_monitor.ue_tracker.connections import Connections
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.registry import Registry
 from epc_monitor.ue_tracker.state import S11Tunnel, Ue
-from mobiscud.core.ids import ERabId
 from mobiscud.core.ue import Pdn
 
 
@@ -22,7 +21,7 @@ class _Create(NamedTuple):
 
     imsi: str
     apn: str | None
-    mme: tuple[bytes, int]
+    mme: bytes
     session: S11Tunnel | None
 
 
@@ -37,7 +36,7 @@ class _Move(NamedTuple):
     """A request of an MME that takes a session over."""
 
     session: S11Tunnel
-    mme: tuple[bytes, int]
+    mme: bytes
 
 
 _Asked = _Create | _Delete | _Move
@@ -74,7 +73,7 @@ class Sessions:
         if mme is None or message.imsi is None:
             return
         session = self._registry.session(packet.destination, message.teid) if message.teid else None
-        self._wait(packet, message, _Create(message.imsi, message.apn, (mme.address, mme.teid), session))
+        self._wait(packet, message, _Create(message.imsi, message.apn, mme.packed, session))
 
     def _create_response(self, message: GtpMessage, packet: Packet) -> None:
         asked = self._answered(packet, message)
@@ -86,15 +85,16 @@ class Sessions:
             sgw = message.f_teid(gtpv2.S11_SGW)
             if sgw is None:
                 return
-            session = S11Tunnel(ue, asked.mme, packet.destination, (sgw.address, sgw.teid))
-            for before in tuple(ue.sessions):
-                if before.sgw[0] == session.sgw[0]:
+            session = S11Tunnel(ue, asked.mme, values.address(packet.destination), sgw.packed)
+            for before in ue.sessions:
+                if before.sgw[:-4] == sgw.address:
                     self._registry.close_session(before)
             self._registry.open_session(session)
         default = next((bearer.ebi for bearer in message.bearers if bearer.ebi is not None), None)
         if default is not None:
             addresses = tuple(map(values.address, message.addresses))
-            session.pdns[default] = Pdn(ERabId(default), asked.apn, addresses)
+            pdn = Pdn(values.e_rab_id(default), asked.apn, addresses)
+            session.pdns = _with(session.pdns, pdn)
         self._own_tunnels(ue, message)
         _tell_addresses(ue)
         self._connections.sessions_back(ue)
@@ -106,8 +106,8 @@ class Sessions:
 
     def _modify_request(self, message: GtpMessage, packet: Packet) -> None:
         session, mme = self._registry.session(packet.destination, message.teid or 0), message.f_teid(gtpv2.S11_MME)
-        if session is not None and mme is not None and session.mme != (mme.address, mme.teid):
-            self._wait(packet, message, _Move(session, (mme.address, mme.teid)))
+        if session is not None and mme is not None and session.mme != mme.packed:
+            self._wait(packet, message, _Move(session, mme.packed))
 
     def _modify_response(self, message: GtpMessage, packet: Packet) -> None:
         """The S-GW may give other tunnels; the MME that asked may be another one, after a handover or TAU."""
@@ -115,7 +115,7 @@ class Sessions:
         if message.cause not in gtpv2.ACCEPTED:
             return
         if isinstance(asked, _Move) and asked.session in asked.session.ue.sessions:
-            self._registry.move_session(asked.session, asked.mme, packet.destination)
+            self._registry.move_session(asked.session, asked.mme, values.address(packet.destination))
         session = self._registry.session(packet.destination, message.teid or 0)
         if session is not None:
             self._own_tunnels(session.ue, message)
@@ -128,7 +128,9 @@ class Sessions:
 
     def _delete_session_request(self, message: GtpMessage, packet: Packet) -> None:
         session = self._registry.session(packet.destination, message.teid or 0)
-        if session is not None and packet.source in (session.mme_address, session.mme[0]):
+        if session is not None and (
+            values.address(packet.source) == session.mme_address or packet.source == session.mme[:-4]
+        ):
             self._wait(packet, message, _Delete(session, message.ebi))
 
     def _delete_bearer_request(self, message: GtpMessage, packet: Packet) -> None:
@@ -146,9 +148,9 @@ class Sessions:
         if session not in ue.sessions:
             return
         if asked.ebi is None:
-            session.pdns.clear()
+            session.pdns = ()
         else:
-            session.pdns.pop(asked.ebi, None)
+            session.pdns = _others(session.pdns, asked.ebi)
         if session.pdns:
             _tell_addresses(ue)
             return
@@ -171,7 +173,20 @@ class Sessions:
         return asked if abs(self._facts.at - since) <= age_ns else None
 
 
+def _with(pdns: tuple[Pdn, ...], pdn: Pdn) -> tuple[Pdn, ...]:
+    """The PDN connections, this one in the place of the one with the same default bearer, or after all."""
+    if all(other.e_rab_id != pdn.e_rab_id for other in pdns):
+        return (*pdns, pdn)
+    return tuple(pdn if other.e_rab_id == pdn.e_rab_id else other for other in pdns)
+
+
+def _others(pdns: tuple[Pdn, ...], default: int) -> tuple[Pdn, ...]:
+    """The PDN connections without the one of this default bearer."""
+    return tuple(pdn for pdn in pdns if pdn.e_rab_id != default)
+
+
 def _tell_addresses(ue: Ue) -> None:
     """All addresses of a UE, those of its first PDN connection first."""
-    ue.pdns = tuple(pdn for session in ue.sessions for pdn in session.pdns.values())
+    sessions = ue.sessions
+    ue.pdns = sessions[0].pdns if len(sessions) == 1 else tuple(pdn for session in sessions for pdn in session.pdns)
     ue.ue_ip = tuple(dict.fromkeys(address for pdn in ue.pdns for address in pdn.addresses))

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, Final
 
 from epc_monitor import values
 from epc_monitor.s1ap.erabs import ERabAdmitted, ERabEnd, ERabModify, ERabSetup
 from epc_monitor.s1ap.message import S1apMessage
 from epc_monitor.sctp import Association
-from mobiscud.core.ids import ERabId, FTeid, Imsi, Tai, UeKey
+from mobiscud.core.ids import Ecgi, FTeid, Imsi, Tai, UeKey
 from mobiscud.core.ue import BearerContext, Cause, Enb, HandoverEnd, HandoverKind, Mme, Pdn
+
+MOST_BEARERS: Final = 256
+"""E-RABs of one UE (TS 36.413 9.3.7, maxnoofE-RABs)."""
+
+NOTHING: Final[Mapping[int, Any]] = MappingProxyType({})
+"""What most legs have under way. There are many legs, so they share it."""
 
 
 class Leg(StrEnum):
@@ -79,7 +87,10 @@ class S1Association:
 class Ue:
     """One UE. ``registered`` is None while we cannot know; ``connected``: it was said to be, and not yet to be idle.
 
-    ``bearers`` outlive the connection without their downlink. ``ciphering`` is the EEA in use, None while not known.
+    ``bearers`` are ordered by E-RAB, and outlive the connection without their downlink. ``ciphering`` is the EEA in
+    use, None while not known.
+
+    There are very many UEs: what most of them have none or one of is a tuple, which costs a quarter of a dict.
     """
 
     __slots__ = (
@@ -111,17 +122,17 @@ class Ue:
         self.place: str | None = None  # the address of the eNodeB where the world believes it to be
         self.ue_ip: tuple[str, ...] = ()
         self.pdns: tuple[Pdn, ...] = ()
-        self.bearers: dict[int, BearerContext] = {}
+        self.bearers: tuple[BearerContext, ...] = ()
         self.connection: S1Connection | None = None  # the one that serves it
         self.last: S1Association | None = None  # over which it was last served
         self.legs: dict[S1Connection, None] = {}  # all of them
         self.connected = False
         self.registered: bool | None = None
         self.ciphering: int | None = None
-        self.sessions: list[S11Tunnel] = []
+        self.sessions: tuple[S11Tunnel, ...] = ()
         self.sessions_gone: tuple[int, bytes] | None = None  # when and where, while a new attach may bring them back
-        self.tunnels: dict[FTeid, None] = {}
-        self.s_tmsis: list[tuple[MmeNode, bytes]] = []
+        self.tunnels: tuple[FTeid, ...] = ()  # the S-GW's ends, the oldest first
+        self.s_tmsis: tuple[tuple[MmeNode, bytes], ...] = ()  # the last two, the older first
 
 
 class S1Connection:
@@ -140,7 +151,6 @@ class S1Connection:
         "modifying",
         "moving",
         "release_cause",
-        "releasing",
         "s_tmsi",
         "setting_up",
         "state",
@@ -155,8 +165,8 @@ class S1Connection:
         self.state = state
         self.mme_ue_s1ap_id: int | None = None
         self.enb_ue_s1ap_id: int | None = None
-        self.ecgi: bytes | None = None
-        self.tai: bytes | None = None
+        self.ecgi: Ecgi | None = None
+        self.tai: Tai | None = None
         self.s_tmsi: bytes | None = None
         self.imsi_told = False  # the UE itself has told its IMSI here
         self.attaching = False
@@ -164,18 +174,15 @@ class S1Connection:
         self.cs_detaching = False  # from circuit-switched services alone
         self.updated = False  # the TAU under way was accepted
         self.handover: Handover | None = None
-        self.setting_up: dict[int, ERabSetup] = {}
-        self.modifying: dict[int, ERabModify] = {}
-        self.moving: dict[int, ERabEnd] = {}
-        self.releasing: tuple[int, ...] = ()
+        self.setting_up: Mapping[int, ERabSetup] = NOTHING
+        self.modifying: Mapping[int, ERabModify] = NOTHING
+        self.moving: Mapping[int, ERabEnd] = NOTHING
         self.release_cause: Cause | None = None
 
     @property
     def end(self) -> HandoverEnd:
         """This leg as source or target of a handover."""
-        ecgi = None if self.ecgi is None else values.ecgi(self.ecgi)
-        tai = None if self.tai is None else values.tai(self.tai)
-        return HandoverEnd(self.association.enb, ecgi, tai)
+        return HandoverEnd(self.association.enb, self.ecgi, self.tai)
 
     @property
     def ids(self) -> bytes:
@@ -197,43 +204,53 @@ class Handover:
         self.source_end = HandoverEnd() if source is None else source.end
         self.target: S1Connection | None = None
         self.target_end = target_end
-        self.bearers: dict[int, BearerContext] = {}
+        self.bearers: tuple[BearerContext, ...] = ()
         self.admitted: dict[int, ERabAdmitted] = {}
 
 
 class S11Tunnel:
-    """The S11 tunnel of one UE: the F-TEIDs of MME and S-GW. ``pdns``: the PDN connections by default bearer.
+    """The S11 tunnel of one UE: the F-TEIDs of MME and S-GW, each an address and 4 octets of TEID.
 
     ``mme_address`` is the one from which the MME has spoken.
     """
 
     __slots__ = ("mme", "mme_address", "pdns", "sgw", "ue")
 
-    def __init__(self, ue: Ue, mme: tuple[bytes, int], mme_address: bytes, sgw: tuple[bytes, int]) -> None:
+    def __init__(self, ue: Ue, mme: bytes, mme_address: str, sgw: bytes) -> None:
         self.ue = ue
         self.mme = mme
         self.mme_address = mme_address
         self.sgw = sgw
-        self.pdns: dict[int, Pdn] = {}
+        self.pdns: tuple[Pdn, ...] = ()
+
+
+def by_number(bearers: Iterable[BearerContext]) -> dict[int, BearerContext]:
+    return {bearer.e_rab_id: bearer for bearer in bearers}
 
 
 def ordered(bearers: Iterable[BearerContext]) -> tuple[BearerContext, ...]:
-    """Bearers as the contract wants them."""
-    return tuple(sorted(bearers, key=attrgetter("e_rab_id")))
+    """Bearers as the contract wants them; as many as there can be."""
+    return tuple(sorted(bearers, key=attrgetter("e_rab_id"))[:MOST_BEARERS])
+
+
+def changed(bearers: Iterable[BearerContext], found: Iterable[BearerContext]) -> tuple[BearerContext, ...]:
+    """The bearers, those found in the place of those they had been, or beside them."""
+    return ordered({**by_number(bearers), **by_number(found)}.values())
 
 
 def joined(
-    ends: Iterable[ERabEnd | ERabAdmitted], setups: dict[int, ERabSetup], known: dict[int, BearerContext]
-) -> dict[int, BearerContext]:
+    ends: Iterable[ERabEnd | ERabAdmitted], setups: Mapping[int, ERabSetup], known: Iterable[BearerContext]
+) -> tuple[BearerContext, ...]:
     """Bearers from the eNodeB's ends and the request that asked for them; what it did not tell, from what is known."""
     found: dict[int, BearerContext] = {}
+    earlier = by_number(known)
     for end in ends:
-        setup, before = setups.get(end.e_rab_id), known.get(end.e_rab_id)
+        setup, before = setups.get(end.e_rab_id), earlier.get(end.e_rab_id)
         qci: int | None = None
         uplink: FTeid | None = None
         if setup is not None:
             qci, uplink = setup.qci, values.tunnel(setup.tunnel)
         elif before is not None:
             qci, uplink = before.qci, before.uplink
-        found[end.e_rab_id] = BearerContext(ERabId(end.e_rab_id), qci, uplink, values.tunnel(end.tunnel))
-    return found
+        found[end.e_rab_id] = BearerContext(values.e_rab_id(end.e_rab_id), qci, uplink, values.tunnel(end.tunnel))
+    return ordered(found.values())

@@ -24,9 +24,12 @@ Cookie = NewType("Cookie", int)
 class BoundedInt(int):
     """An integer with a range that a subclass states: ``class Teid(BoundedInt, low=0, high=0xFFFF_FFFF)``.
 
+    A subclass says ``__slots__ = ()``: there are hundreds of thousands of some, and a dictionary in each is never used.
+
     :raises ValueError: outside the range
     """
 
+    __slots__ = ()
     low: ClassVar[int]
     high: ClassVar[int]
 
@@ -48,21 +51,31 @@ class BoundedInt(int):
 class MmeUeS1apId(BoundedInt, low=0, high=0xFFFF_FFFF):
     """TS 36.413 9.2.3.3. Unique inside one MME."""
 
+    __slots__ = ()
+
 
 class EnbUeS1apId(BoundedInt, low=0, high=0xFF_FFFF):
     """TS 36.413 9.2.3.4. Unique only inside one S1 association."""
+
+    __slots__ = ()
 
 
 class ERabId(BoundedInt, low=0, high=0xFFFF):
     """TS 36.413 9.2.1.2: 0..15, extensible; who extends it beyond 16 bits is not believed. Unique inside one UE."""
 
+    __slots__ = ()
+
 
 class EnbId(BoundedInt, low=0, high=0xFFF_FFFF):
     """TS 36.413 9.2.1.37: 18, 20, 21 or 28 bits. Unique inside one PLMN."""
 
+    __slots__ = ()
+
 
 class Teid(BoundedInt, low=0, high=0xFFFF_FFFF):
     """TS 29.281 5.1. Unique inside the address that owns it."""
+
+    __slots__ = ()
 
     def __str__(self) -> str:
         return f"0x{int(self):08x}"
@@ -71,12 +84,16 @@ class Teid(BoundedInt, low=0, high=0xFFFF_FFFF):
 class CellId(BoundedInt, low=0, high=0xFFF_FFFF):
     """E-UTRAN Cell Identity, 28 bits (TS 36.413 9.2.1.38). Unique inside one PLMN."""
 
+    __slots__ = ()
+
     def __str__(self) -> str:
         return f"0x{int(self):07x}"
 
 
 class Tac(BoundedInt, low=0, high=0xFFFF):
     """Tracking Area Code, 16 bits (TS 36.413 9.2.3.7)."""
+
+    __slots__ = ()
 
     def __str__(self) -> str:
         return f"0x{int(self):04x}"
@@ -85,6 +102,8 @@ class Tac(BoundedInt, low=0, high=0xFFFF):
 class DatapathId(BoundedInt, low=0, high=0xFFFF_FFFF_FFFF_FFFF):
     """An OpenFlow switch (OpenFlow 1.3, A.3.1)."""
 
+    __slots__ = ()
+
     def __str__(self) -> str:
         return f"0x{int(self):016x}"
 
@@ -92,9 +111,13 @@ class DatapathId(BoundedInt, low=0, high=0xFFFF_FFFF_FFFF_FFFF):
 class PortNo(BoundedInt, low=1, high=0xFFFF_FFFF):
     """A port of one OpenFlow switch (OpenFlow 1.3, A.2.1)."""
 
+    __slots__ = ()
+
 
 class TableId(BoundedInt, low=0, high=254):
     """A flow table of one OpenFlow switch."""
+
+    __slots__ = ()
 
 
 class Imsi(str):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from ipaddress import IPv4Address
 from typing import Any
 
+from epc_monitor.frames import LINKTYPE_ETHERNET, Frame
+from epc_monitor.identity import UeKeys
 from epc_monitor.limits import Limits
+from epc_monitor.pipeline import Monitor
 from epc_monitor.ue_tracker.registry import Registry
-from mobiscud.core.events import Event, UeEvent
+from mobiscud.core.events import BearerEstablished, Event, UeEvent
+from testbed.bench.ue_life import UeLives
 from testbed.scripted_epc import NORMAL, PLMN, Enb, Nas, Network, guti_identity, imsi_identity
 
 IMSI, OTHER = "999700000000001", "999700000000002"
@@ -148,3 +154,40 @@ def test_what_waits_for_a_stranger_who_was_lost_waits_only_for_so_long(network: 
     [idle] = other.initial(1, Nas.attach(imsi_identity(OTHER)))
     assert isinstance(idle, UeEvent)
     assert (idle.TYPE, idle.imsi, idle.at) == ("ue.idle", IMSI, released_at)
+
+
+def test_a_ue_takes_less_than_four_kib() -> None:
+    """With IMSI, GUTI, S11 session, a PDN connection and a bearer; and what is kept to know its datagrams again."""
+    first, ues = 500, 2000
+    lives, monitor = UeLives(10), Monitor(UeKeys(bytes(32)))
+    frames = [Frame(0, LINKTYPE_ETHERNET, data) for data in lives.setups()]
+    frames += [Frame(0, LINKTYPE_ETHERNET, data) for number in range(first) for data in lives.attach(number)]
+    attached = [sum(event.TYPE == "ue.attached" for event in monitor.receive(frame)) for frame in frames]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(first, first + ues):
+            for data in lives.attach(number):
+                attached.append(len(monitor.receive(Frame(0, LINKTYPE_ETHERNET, data))))
+        gc.collect()
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(attached) == first + ues
+    assert grown / ues < 3600
+
+
+def test_bearers_beyond_all_numbers_are_not_kept(network: Network) -> None:
+    """An E-RAB ID can be extended; a UE has 256 bearers at most all the same."""
+    enb = network.enb(11)
+    network.attach(enb, IMSI)
+    for first in range(5, 1005, 200):
+        numbers = range(first, first + 200)
+        tunnels = [{"e-RAB-ID": n, "transportLayerAddress": (1, 32), "gTP-TEID": bytes(4)} for n in numbers]
+        [established] = enb.says(
+            "E-RABSetupResponse", MME_UE_S1AP_ID=1, eNB_UE_S1AP_ID=1, E_RABSetupListBearerSURes=tunnels
+        )
+        assert isinstance(established, BearerEstablished)
+        assert len(established.bearers) == 200
+    [ue] = registry_of(network)._ues
+    assert len(ue.bearers) == 256
