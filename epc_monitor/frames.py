@@ -7,6 +7,7 @@ short or lies about its lengths raises DecodeError.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from mobiscud.core.errors import DecodeError
@@ -38,22 +39,40 @@ _MOST_PARTS = 256
 """Fragments of one packet: no link takes so little that 64 KiB need more (RFC 791 3.2: 576 octets)."""
 
 
-class Frame(NamedTuple):
+# What is made for each frame has its constructor written out, here and in the modules that follow: the compiled form
+# runs it natively, and a generated one in Python, at five times the cost.
+
+
+@dataclass(slots=True, init=False)
+class Frame:
     """One captured frame. ``at``: nanoseconds since the epoch, UTC; ``linktype`` as tcpdump.org numbers it."""
 
     at: int
     linktype: int
     data: bytes
-    interface: str | None = None
+    interface: str | None
+
+    def __init__(self, at: int, linktype: int, data: bytes, interface: str | None = None) -> None:
+        self.at = at
+        self.linktype = linktype
+        self.data = data
+        self.interface = interface
 
 
-class Packet(NamedTuple):
+@dataclass(slots=True, init=False)
+class Packet:
     """What one IP packet carries. Addresses are packed, 4 or 16 octets; ``protocol`` is UDP or SCTP."""
 
     protocol: int
     source: bytes
     destination: bytes
     payload: bytes
+
+    def __init__(self, protocol: int, source: bytes, destination: bytes, payload: bytes) -> None:
+        self.protocol = protocol
+        self.source = source
+        self.destination = destination
+        self.payload = payload
 
 
 class FrameDecoder:
@@ -67,7 +86,7 @@ class FrameDecoder:
 
         :raises DecodeError: a length points outside the frame
         """
-        at, linktype, data, _ = frame
+        linktype, data = frame.linktype, frame.data
         try:
             if linktype == LINKTYPE_ETHERNET:
                 ethertype, offset = data[12] << 8 | data[13], 14
@@ -79,9 +98,9 @@ class FrameDecoder:
                     raise DecodeError(f"link layer {linktype} is not known")
                 ethertype, offset = header(data)
             if ethertype == _ETHERTYPE_IPV4:
-                return self._ipv4(data, offset, at)
+                return self._ipv4(data, offset, frame.at)
             if ethertype == _ETHERTYPE_IPV6:
-                return self._ipv6(data, offset, at)
+                return self._ipv6(data, offset, frame.at)
             return None
         except IndexError:
             raise DecodeError("frame cut short", len(data)) from None

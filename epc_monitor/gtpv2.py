@@ -5,8 +5,8 @@ S11 and S5 may share addresses and port; the interface type inside each F-TEID t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
 
 from mobiscud.core.errors import DecodeError
 
@@ -52,13 +52,20 @@ class GtpType(IntEnum):
 _FOLLOWED = frozenset(int(member) for member in GtpType)
 
 
-class GtpFTeid(NamedTuple):
+@dataclass(slots=True, init=False)
+class GtpFTeid:
     """An F-TEID (8.22); addresses packed, either may be missing."""
 
     interface: int
     teid: int
     ipv4: bytes | None
     ipv6: bytes | None
+
+    def __init__(self, interface: int, teid: int, ipv4: bytes | None, ipv6: bytes | None) -> None:
+        self.interface = interface
+        self.teid = teid
+        self.ipv4 = ipv4
+        self.ipv6 = ipv6
 
     @property
     def address(self) -> bytes:
@@ -71,27 +78,46 @@ class GtpFTeid(NamedTuple):
         return self.address + self.teid.to_bytes(4, "big")
 
 
-class GtpBearer(NamedTuple):
+@dataclass(slots=True, init=False)
+class GtpBearer:
     """A bearer context (8.28)."""
 
     ebi: int | None
     f_teids: tuple[GtpFTeid, ...]
     qci: int | None
 
+    def __init__(self, ebi: int | None, f_teids: tuple[GtpFTeid, ...], qci: int | None) -> None:
+        self.ebi = ebi
+        self.f_teids = f_teids
+        self.qci = qci
 
-class GtpMessage(NamedTuple):
+
+@dataclass(slots=True, init=False)
+class GtpMessage:
     """What was read of one message. ``ebi`` is the linked bearer, where the message itself carries one."""
 
     type: int
     teid: int | None
     sequence: int
-    imsi: str | None = None
-    cause: int | None = None
-    ebi: int | None = None
-    f_teids: tuple[GtpFTeid, ...] = ()
-    addresses: tuple[bytes, ...] = ()
-    bearers: tuple[GtpBearer, ...] = ()
-    apn: str | None = None
+    imsi: str | None
+    cause: int | None
+    ebi: int | None
+    f_teids: tuple[GtpFTeid, ...]
+    addresses: tuple[bytes, ...]
+    bearers: tuple[GtpBearer, ...]
+    apn: str | None
+
+    def __init__(self, type: int, teid: int | None, sequence: int) -> None:
+        self.type = type
+        self.teid = teid
+        self.sequence = sequence
+        self.imsi = None
+        self.cause = None
+        self.ebi = None
+        self.f_teids = ()
+        self.addresses = ()
+        self.bearers = ()
+        self.apn = None
 
     def f_teid(self, interface: int) -> GtpFTeid | None:
         """The first F-TEID of an interface type, outside of bearer contexts."""
@@ -132,18 +158,14 @@ def _message(data: bytes, offset: int) -> tuple[GtpMessage, int, bool]:
     start += 4
     if start > end:
         raise DecodeError("GTPv2 header longer than its message", offset)
-    if kind not in _FOLLOWED:
-        return GtpMessage(kind, teid, sequence), end, bool(flags & 16)
-    return _elements(kind, teid, sequence, data, start, end), end, bool(flags & 16)
+    message = GtpMessage(kind, teid, sequence)
+    if kind in _FOLLOWED:
+        _elements(message, data, start, end)
+    return message, end, bool(flags & 16)
 
 
-def _elements(kind: int, teid: int | None, sequence: int, data: bytes, offset: int, end: int) -> GtpMessage:
-    imsi: str | None = None
-    apn: str | None = None
-    cause: int | None = None
-    ebi: int | None = None
+def _elements(message: GtpMessage, data: bytes, offset: int, end: int) -> None:
     f_teids: list[GtpFTeid] = []
-    addresses: tuple[bytes, ...] = ()
     bearers: list[GtpBearer] = []
     while offset < end:
         element, length = data[offset], data[offset + 1] << 8 | data[offset + 2]
@@ -159,17 +181,18 @@ def _elements(kind: int, teid: int | None, sequence: int, data: bytes, offset: i
         elif element == _BEARER_CONTEXT:
             bearers.append(_bearer(value))
         elif element == _CAUSE:
-            cause = value[0]
+            message.cause = value[0]
         elif element == _EBI:
             if not data[start - 1] & 15:  # instance 1 lists dedicated bearers (TS 29.274 7.2.9.2)
-                ebi = value[0] & 15
+                message.ebi = value[0] & 15
         elif element == _IMSI:
-            imsi = _digits(value)
+            message.imsi = _digits(value)
         elif element == _APN:
-            apn = _apn(value)
+            message.apn = _apn(value)
         elif element == _PAA:
-            addresses = _paa(value)
-    return GtpMessage(kind, teid, sequence, imsi, cause, ebi, tuple(f_teids), addresses, tuple(bearers), apn)
+            message.addresses = _paa(value)
+    message.f_teids = tuple(f_teids)
+    message.bearers = tuple(bearers)
 
 
 def _bearer(value: bytes) -> GtpBearer:

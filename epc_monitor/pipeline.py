@@ -156,7 +156,8 @@ class Monitor:
             self._stats.messages += messages
             events += found
         elif SCTP_OVER_UDP_PORT in (source, destination):
-            self._receive_sctp(packet._replace(payload=payload[8:]), frame, events)
+            inner = Packet(packet.protocol, packet.source, packet.destination, payload[8:])
+            self._receive_sctp(inner, frame, events)
 
 
 def _endpoint(end: SctpEnd) -> Endpoint:

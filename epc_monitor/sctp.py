@@ -10,6 +10,7 @@ everyone who sees it, however often it is sent.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
@@ -64,13 +65,20 @@ class Association:
         return source.port.to_bytes(2, "big") + destination.port.to_bytes(2, "big") + self.directions[sender].tag
 
 
-class Message(NamedTuple):
+@dataclass(slots=True, init=False)
+class Message:
     """An S1AP PDU. ``sender`` indexes ``association.ends``; ``place`` is its place on the wire."""
 
     association: Association
     sender: int
     place: bytes
     payload: bytes
+
+    def __init__(self, association: Association, sender: int, place: bytes, payload: bytes) -> None:
+        self.association = association
+        self.sender = sender
+        self.place = place
+        self.payload = payload
 
 
 class AssociationDown(NamedTuple):
@@ -192,10 +200,10 @@ class SctpDecoder:
     @staticmethod
     def _deliver(association: Association, sender: int, deliveries: list[Delivery], out: list[Item]) -> None:
         tag = association.directions[sender].tag
-        for tsn, stream, ppid, data in deliveries:
-            if ppid in _S1AP_PPIDS:
-                place = tag + stream.to_bytes(2, "big") + tsn.to_bytes(4, "big")
-                out.append(Message(association, sender, place, data))
+        for found in deliveries:
+            if found.ppid in _S1AP_PPIDS:
+                place = tag + found.stream.to_bytes(2, "big") + found.tsn.to_bytes(4, "big")
+                out.append(Message(association, sender, place, found.data))
 
     @staticmethod
     def _report_loss(association: Association, direction: Direction, out: list[Item]) -> None:

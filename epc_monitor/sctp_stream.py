@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 _MODULUS = 0xFFFF_FFFF
@@ -21,13 +22,20 @@ _UNORDERED, _BEGIN, _END = 4, 2, 1
 _WHOLE = _BEGIN | _END
 
 
-class Delivery(NamedTuple):
+@dataclass(slots=True, init=False)
+class Delivery:
     """A user message; ``tsn`` is that of its first fragment."""
 
     tsn: int
     stream: int
     ppid: int
     data: bytes
+
+    def __init__(self, tsn: int, stream: int, ppid: int, data: bytes) -> None:
+        self.tsn = tsn
+        self.stream = stream
+        self.ppid = ppid
+        self.data = data
 
 
 class _Fragment(NamedTuple):

@@ -120,7 +120,7 @@ def disturbed(name: str, seed: int, kind: str) -> list[Frame]:
     if kind == "joined in the middle":
         return frames[chance.randrange(len(frames)) :]
     return [
-        frame._replace(data=damaged(frame.data, [(chance.randrange(34, 4000), chance.randrange(256))]))
+        replace(frame, data=damaged(frame.data, [(chance.randrange(34, 4000), chance.randrange(256))]))
         if chance.random() < 0.2
         else frame
         for frame in frames
@@ -232,7 +232,7 @@ def test_a_clock_that_steps_changes_nothing(name: str, seed: int) -> None:
     for frame in FRAMES[name]:
         if chance.random() < 0.2:
             offset += chance.choice((-1, 1)) * chance.choice((10_000_000, 1_000_000_000))
-        frames.append(frame._replace(at=frame.at + offset))
+        frames.append(replace(frame, at=frame.at + offset))
 
     def run(frames: list[Frame]) -> list[Event]:
         monitor = Monitor(UeKeys(bytes(32)))

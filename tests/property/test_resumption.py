@@ -126,7 +126,7 @@ def test_what_is_not_to_be_trusted_keeps_its_key_and_goes_at_its_age() -> None:
     age_ns = (monitor.limits.ue_age_s + 600) * 1_000_000_000
     events = watched(monitor, [rest[0]])
     assert all(monitor.tracker.state_of(key) is not None for key in keys)
-    events += watched(monitor, (frame._replace(at=frame.at + age_ns) for frame in rest[1:60]))
+    events += watched(monitor, (replace(frame, at=frame.at + age_ns) for frame in rest[1:60]))
     assert keys & set(monitor.tracker.forgotten())
     assert all(monitor.tracker.state_of(key) is None for key in keys)
     assert not any(isinstance(event, UeEvent) and event.ue in keys for event in events)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,7 @@ def test_two_observers_agree(frames_of: FramesOf, watch: Watch) -> None:
     """The times differ, the places on the wire do not."""
     events, _ = watch("epc-multi-ue-a")
     other = Monitor(UeKeys(bytes(range(32))))
-    later = [event for frame in frames_of("epc-multi-ue-a") for event in other.receive(frame._replace(at=frame.at + 7))]
+    later = [event for frame in frames_of("epc-multi-ue-a") for event in other.receive(replace(frame, at=frame.at + 7))]
     assert [(event.TYPE, event.origin) for event in later] == [(event.TYPE, event.origin) for event in events]
 
 

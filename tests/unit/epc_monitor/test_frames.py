@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -65,7 +66,7 @@ FRAMES = {
     "options": (LINKTYPE_RAW, ipv4(options=bytes(12)), PACKET),
     "hop by hop": (LINKTYPE_RAW, ipv6(bytes((60, 0)) + bytes(6) + bytes((SCTP, 1)) + bytes(14) + PAYLOAD, 0), PACKET_6),
     "authentication": (LINKTYPE_RAW, ipv6(bytes((SCTP, 4)) + bytes(22) + PAYLOAD, 51), PACKET_6),
-    "udp": (LINKTYPE_RAW, ipv4(protocol=UDP), PACKET._replace(protocol=UDP)),
+    "udp": (LINKTYPE_RAW, ipv4(protocol=UDP), replace(PACKET, protocol=UDP)),
     "tcp": (LINKTYPE_RAW, ipv4(protocol=6), None),
     "arp": (LINKTYPE_ETHERNET, MACS + b"\x08\x06" + bytes(28), None),
     "icmp 6": (LINKTYPE_RAW, ipv6(following=58), None),
