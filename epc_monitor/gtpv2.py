@@ -229,9 +229,13 @@ def _f_teid(value: bytes) -> GtpFTeid:
     return GtpFTeid(flags & 63, int.from_bytes(value[1:5], "big"), ipv4, ipv6)
 
 
+_TWO_DIGITS = tuple(f"{octet & 15:x}{octet >> 4:x}" for octet in range(256))
+"""Of each octet, the low half first."""
+
+
 def _digits(value: bytes) -> str:
     """IMSI (8.3): decimal digits, the low half of an octet first, filled up with 15."""
-    digits = "".join(f"{octet & 15:x}{octet >> 4:x}" for octet in value).rstrip("f")
+    digits = "".join([_TWO_DIGITS[octet] for octet in value]).rstrip("f")
     if not (6 <= len(digits) <= 15 and digits.isdecimal()):
         raise DecodeError("an IMSI that has not 6 to 15 digits")
     return digits

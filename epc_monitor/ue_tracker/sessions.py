@@ -62,11 +62,13 @@ class Sessions:
             GtpType.CREATE_BEARER_REQUEST: self._create_bearer_request,
         }
 
+    def follows(self, kind: int) -> bool:
+        """Whether messages of this type tell us anything."""
+        return kind in self._handlers
+
     def receive(self, message: GtpMessage, packet: Packet) -> None:
-        """Take one message, and the packet that has brought it."""
-        handler = self._handlers.get(message.type)
-        if handler is not None:
-            handler(message, packet)
+        """Take one message of a type that is followed, and the packet that has brought it."""
+        self._handlers[message.type](message, packet)
 
     def _create_request(self, message: GtpMessage, packet: Packet) -> None:
         mme = message.f_teid(gtpv2.S11_MME)

@@ -230,7 +230,8 @@ def by_number(bearers: Iterable[BearerContext]) -> dict[int, BearerContext]:
 
 def ordered(bearers: Iterable[BearerContext]) -> tuple[BearerContext, ...]:
     """Bearers as the contract wants them; as many as there can be."""
-    return tuple(sorted(bearers, key=attrgetter("e_rab_id"))[:MOST_BEARERS])
+    found = tuple(bearers)
+    return found if len(found) < 2 else tuple(sorted(found, key=attrgetter("e_rab_id"))[:MOST_BEARERS])
 
 
 def changed(bearers: Iterable[BearerContext], found: Iterable[BearerContext]) -> tuple[BearerContext, ...]:
@@ -245,12 +246,13 @@ def joined(
     found: dict[int, BearerContext] = {}
     earlier = by_number(known)
     for end in ends:
-        setup, before = setups.get(end.e_rab_id), earlier.get(end.e_rab_id)
+        number = end.e_rab_id
+        setup, before = setups.get(number), earlier.get(number)
         qci: int | None = None
         uplink: FTeid | None = None
         if setup is not None:
             qci, uplink = setup.qci, values.tunnel(setup.tunnel)
         elif before is not None:
             qci, uplink = before.qci, before.uplink
-        found[end.e_rab_id] = BearerContext(values.e_rab_id(end.e_rab_id), qci, uplink, values.tunnel(end.tunnel))
+        found[number] = BearerContext(values.e_rab_id(number), qci, uplink, values.tunnel(end.tunnel))
     return ordered(found.values())

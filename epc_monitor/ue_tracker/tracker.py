@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -18,6 +17,7 @@ from epc_monitor.ue_tracker.doubts import Doubts
 from epc_monitor.ue_tracker.facts import Facts
 from epc_monitor.ue_tracker.handovers import Handovers
 from epc_monitor.ue_tracker.registry import Registry
+from epc_monitor.ue_tracker.repetitions import Repetitions
 from epc_monitor.ue_tracker.resumption import Resumption
 from epc_monitor.ue_tracker.sessions import Sessions
 from epc_monitor.ue_tracker.state import S1Association
@@ -56,9 +56,6 @@ _FROM_MME: Final = frozenset(
 )
 _FROM_ENB: Final = frozenset(M) - _FROM_MME - _EITHER_WAY
 
-_REPETITION_NS: Final = 60_000_000_000
-"""Longer than anybody repeats a request (TS 29.274 7.6); a node that has restarted may begin its numbers anew."""
-
 
 class UeTracker:
     """Messages in, events out. Everything it knows it has heard."""
@@ -70,8 +67,7 @@ class UeTracker:
         self._connections = connections = Connections(registry, facts, doubts)
         self._sessions = Sessions(registry, facts, connections)
         self._resumption = Resumption(registry, keys)
-        # An OrderedDict knows which is the oldest; a dict searches for it among all that were deleted.
-        self._heard: OrderedDict[int, int] = OrderedDict()  # mark of a GTPv2 datagram -> when it was last seen
+        self._repetitions = Repetitions(registry.limits.transactions)
         self._associations = Associations(registry, facts, connections)
         self._handlers: Mapping[int, Handler] = _handlers(
             connections, Handovers(registry, facts, connections), self._associations
@@ -151,10 +147,12 @@ class UeTracker:
         messages = gtpv2.decode(datagram)
         events: list[Event] = []
         ends = packet.source + packet.destination
-        if self._is_repetition(ends + datagram, at):
+        if self._repetitions.heard(ends + datagram, at):  # for want of an answer, or by a mirror that doubles
             return events, len(messages)
         facts = self._facts
         for message in messages:
+            if not self._sessions.follows(message.type):
+                continue
             number = (message.teid or 0) << 32 | message.sequence << 8 | message.type
             facts.begin(at, b"gtp" + ends + number.to_bytes(8, "big"))
             self._doubts.settle()
@@ -162,16 +160,6 @@ class UeTracker:
             self._registry.trim(at)
             events += facts.events
         return events, len(messages)
-
-    def _is_repetition(self, what: bytes, at: int) -> bool:
-        """Whether exactly this was seen not long ago: sent again for want of an answer, or by a mirror that doubles."""
-        heard, mark = self._heard, hash(what)
-        before = heard.pop(mark, None)
-        heard[mark] = at
-        oldest = next(iter(heard))
-        if len(heard) > self._registry.limits.transactions or abs(at - heard[oldest]) > _REPETITION_NS:
-            del heard[oldest]
-        return before is not None and abs(at - before) < _REPETITION_NS
 
     def association_down(self, down: sctp.AssociationDown, at: int) -> list[Event]:
         association = self._registry.association(down.association)

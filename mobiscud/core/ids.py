@@ -45,7 +45,7 @@ class BoundedInt(int):
     def __new__(cls, value: int) -> Self:
         if not cls.low <= value <= cls.high:
             raise ValueError(f"{cls.__name__} {value} is outside {cls.low}..{cls.high}")
-        return super().__new__(cls, value)
+        return int.__new__(cls, value)
 
 
 class MmeUeS1apId(BoundedInt, low=0, high=0xFFFF_FFFF):
