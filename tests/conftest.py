@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
+
+pytest.register_assert_rewrite("tests.unit.mobiscud.machine.playbook")  # it asserts for the scripts that use it
 
 settings.register_profile("suite", derandomize=True, max_examples=300, print_blob=True)
 settings.register_profile("explore", max_examples=int(os.environ.get("EXPLORE_EXAMPLES", "10000")), print_blob=True)
