@@ -10,8 +10,11 @@ import os
 import pytest
 from hypothesis import settings
 
-pytest.register_assert_rewrite("tests.unit.mobiscud.machine.playbook", "tests.contract.flows.switches")
-"""They assert for the tests that use them."""
+pytest.register_assert_rewrite(  # these assert for the tests that use them
+    "tests.unit.mobiscud.machine.playbook",
+    "tests.contract.flows.switches",
+    "tests.property.site",
+)
 
 settings.register_profile("suite", derandomize=True, max_examples=300, print_blob=True)
 settings.register_profile("explore", max_examples=int(os.environ.get("EXPLORE_EXAMPLES", "10000")), print_blob=True)

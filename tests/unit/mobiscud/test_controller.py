@@ -16,12 +16,13 @@ from mobiscud.controller.outlook import Outlook
 from mobiscud.controller.ports import Neighbourhood
 from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.controller.service import CloudletController
-from mobiscud.core.config import CostConfig, MigrationConfig
-from mobiscud.core.edge import DownlinkTunnel, MigrationMode, PathSpec, Pvm, PvmState, UplinkTunnel
+from mobiscud.core.config import CostConfig
+from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
 from mobiscud.core.errors import AdapterError
 from mobiscud.core.events import Event, HandoverCompleted, HandoverPrepared, OffloadMoved, UeConnected, UeEvent
 from mobiscud.core.ids import CloudletId, EnbId, ERabId, FTeid, PvmId, Teid, UeKey
 from mobiscud.core.ue import BearerContext, Enb, HandoverEnd, HandoverKind
+from tests.unit.mobiscud.stand_ins import Parts, Switch
 
 C1, C2 = CloudletId("c1"), CloudletId("c2")
 SGW = FTeid("10.0.0.2", Teid(0x1001))
@@ -41,79 +42,9 @@ def serving(number: int) -> UeRecord:
     return UeRecord(pvm(number), C1, Phase.SERVING, True, "45.45.0.2", C1, C1, tunnels)
 
 
-class Switch:
-    """Counts the steps it takes; refuses the paths of some."""
-
-    def __init__(self, refused: frozenset[UeKey] = frozenset()) -> None:
-        self.paths: dict[UeKey, PathSpec | None] = {}
-        self.steps = 0
-        self._refused = refused
-
-    async def apply(self, of: UeKey, path: PathSpec | None) -> tuple[str, ...]:
-        await self.apply_all({of: path})
-        return ()
-
-    async def apply_all(self, paths: Mapping[UeKey, PathSpec | None]) -> dict[UeKey, tuple[str, ...]]:
-        self.steps += 1
-        await asyncio.sleep(0)
-        if self._refused & paths.keys():
-            raise AdapterError("refused")
-        self.paths |= paths
-        return dict.fromkeys(paths, ())
-
-
-class Parts:
-    """Everything else a controller needs, doing nothing."""
-
-    def __init__(self, records: dict[UeKey, UeRecord]) -> None:
-        self.records = records
-        self.published: list[Event] = []
-
-    def load(self) -> dict[UeKey, UeRecord]:
-        return dict(self.records)
-
-    def put(self, records: Mapping[UeKey, UeRecord]) -> None:
-        self.records |= records
-
-    @property
-    def mode(self) -> MigrationMode:
-        return MigrationMode.PRE_COPY
-
-    async def state(self, pvm_id: PvmId) -> PvmState:
-        raise NotImplementedError
-
-    async def fence(self, pvm_id: PvmId) -> None:
-        raise NotImplementedError
-
-    async def let_run(self, pvm_id: PvmId) -> None:
-        raise NotImplementedError
-
-    def keeps(self, pvm: Pvm) -> bool:
-        return False
-
-    def hold(self) -> None: ...
-    def go_on(self) -> None: ...
-    def answer(self, name: str, answerer: Any) -> None: ...
-    async def ask(self, *_: Any, **__: Any) -> dict[str, Any]:
-        return {}
-
-    async def running(self) -> tuple[PvmId, ...]:
-        return tuple(record.pvm.id for record in self.records.values())
-
-
-def controller(parts: Parts, switch: Switch) -> CloudletController:
-    unused: Any = parts
-    return CloudletController(
-        Neighbourhood(C1, {EnbId(1): C1, EnbId(2): C1}, {C1: "c1", C2: "c2"}, {}),
-        OffloadPolicy.plain({of: record.pvm for of, record in parts.records.items()}),
-        MigrationConfig(),
-        switch=switch,
-        hypervisor=unused,
-        requests=parts,
-        journal=parts,
-        inlet=parts,
-        publish=parts.published.append,
-    )
+def controller(parts: Parts) -> CloudletController:
+    around = Neighbourhood(C1, {EnbId(1): C1, EnbId(2): C1}, {C1: "c1", C2: "c2"}, {})
+    return parts.controller(around, OffloadPolicy.plain({of: record.pvm for of, record in parts.remembered.items()}))
 
 
 async def until(true: Any) -> None:
@@ -143,7 +74,7 @@ def completed(of: UeKey) -> HandoverCompleted:
 async def test_the_retained_state_behind_an_event_is_no_news() -> None:
     """Both come in one reading of the bus, before the event is dealt with."""
     parts = Parts({ue(1): serving(1)})
-    async with controller(parts, Switch()) as hands:
+    async with controller(parts) as hands:
         event = completed(ue(1))
         hands.on_event(event)
         about = {"at": event.at, "origin": b"state", "ue": event.ue, "ue_ip": event.ue_ip}
@@ -155,17 +86,17 @@ async def test_the_retained_state_behind_an_event_is_no_news() -> None:
 
 
 async def test_ten_thousand_paths_are_taken_up_in_a_few_steps() -> None:
-    parts, switch = Parts({ue(number): serving(number) for number in range(10_000)}), Switch()
-    async with controller(parts, switch) as hands:
-        assert len(switch.paths) == len(hands.offloaded) == 10_000
-        assert switch.steps == 10
+    parts = Parts({ue(number): serving(number) for number in range(10_000)})
+    async with controller(parts) as hands:
+        assert len(parts.switch.paths) == len(hands.offloaded) == 10_000
+        assert parts.switch.steps == 10
         assert not parts.published
 
 
 async def test_a_path_that_is_refused_holds_up_no_other() -> None:
-    parts, switch = Parts({ue(number): serving(number) for number in range(10)}), Switch(frozenset({ue(3)}))
-    async with controller(parts, switch):
-        assert switch.paths.keys() == parts.records.keys() - {ue(3)}
+    parts = Parts({ue(number): serving(number) for number in range(10)}, Switch(refused=frozenset({ue(3)})))
+    async with controller(parts):
+        assert parts.switch.paths.keys() == parts.remembered.keys() - {ue(3)}
 
 
 class Silent(Parts):
@@ -188,7 +119,7 @@ async def test_a_silent_neighbour_is_asked_by_one_however_often_the_ue_comes() -
     parts = Silent({ue(1): expected})
     event = completed(ue(1))
     about = {field.name: getattr(event, field.name) for field in fields(HandoverPrepared)}
-    async with controller(parts, Switch()) as hands:
+    async with controller(parts) as hands:
         for number in range(2, 10):
             hands.on_event(HandoverPrepared(**about))
             await until(lambda: parts.asked == number)  # noqa: B023  # called at once
@@ -228,9 +159,9 @@ class AwaySwitch(Switch):
 
 
 async def test_what_the_switch_could_not_do_is_done_when_it_is_back() -> None:
-    parts = Parts({ue(1): serving(1)})
     switch = AwaySwitch(0)
-    async with controller(parts, switch) as hands:
+    parts = Parts({ue(1): serving(1)}, switch)
+    async with controller(parts) as hands:
         switch.away = 2
         hands.on_event(completed(ue(1)))
         await until(lambda: switch.away < 0)
@@ -242,9 +173,9 @@ async def test_what_the_switch_could_not_do_is_done_when_it_is_back() -> None:
 
 
 async def test_what_the_switch_could_not_do_gives_way_to_what_came_later() -> None:
-    parts = Parts({ue(1): serving(1)})
     switch = AwaySwitch(0)
-    async with controller(parts, switch) as hands:
+    parts = Parts({ue(1): serving(1)}, switch)
+    async with controller(parts) as hands:
         switch.away = 2
         hands.on_event(completed(ue(1)))
         await until(lambda: switch.away == 1)
@@ -262,8 +193,8 @@ async def test_what_the_switch_could_not_do_gives_way_to_what_came_later() -> No
 
 async def test_an_enodeb_whose_number_nobody_has_seen_is_known_by_its_address() -> None:
     """A monitor that began after the eNodeB's S1 Setup does not know its id."""
-    parts, switch = Parts({ue(1): serving(1)}), Switch()
-    async with controller(parts, switch) as hands:
+    parts = Parts({ue(1): serving(1)})
+    async with controller(parts) as hands:
         hands.on_event(completed(ue(1)))
         await until(lambda: not hands.backlog.waiting)
         event = completed(ue(1))
