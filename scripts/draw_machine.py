@@ -111,30 +111,7 @@ def page() -> str:
 
 
 TAIL = """
-## Requests between controllers
-
-Over the bus (`mobiscud/bus/requests.py`), JSON on `mobiscud/v1/site/SITE/NODE/request/NAME`; the version is the topic's.
-Each has a deadline, after which it is not done any more, and a correlation, by which it is done once.
-
-| request | from | means | asked again |
-| --- | --- | --- | --- |
-| `detour` | target | my rules stand | each second, until granted or no longer wanted |
-| `move` | target | give me the PVM | each 5 s while it is awaited, each second while the source is silent; refused, when the policy wants it again |
-| `halted` | source | the guest has stopped here: flip | each second, until heard |
-| `moved` | source | the PVM is yours | each second, until heard |
-| `stays` | source | the PVM did not come | each second, until heard |
-
-| the other one | outcome | shown by |
-| --- | --- | --- |
-| target down or slow | 0.2 s after the UE has come there, what its PVM sends leaves by the core; what the UE sends takes the target's standing rules, or the core; when the target is back it asks for the detour | `test_a_target_that_stays_away_leaves_the_ue_to_the_core_until_it_is_back`, `tests/system/test_kills.py` |
-| source down | its rules stand; what the UE sends reaches the PVM; what the PVM sends still goes to the old eNodeB until the source is back, hears from the retained state where the UE is, and is asked for the detour again | `tests/system/test_kills.py`, `test_a_detour_is_asked_for_again` |
-| slow, and hears it after the deadline | it refuses, and does it when asked again | `test_what_a_slow_peer_hears_after_the_deadline_is_not_done_and_may_be_asked_for_again` |
-| refuses | nothing was done; asked again as above | `test_what_was_refused_may_be_asked_for_again`, `test_a_refused_move_is_asked_for_again_later` |
-| its answer is lost | asked again it gives the same answer, and does nothing | `test_an_answer_that_was_lost_is_given_again_and_nothing_done_twice` |
-| answers twice | the second answer means nothing | `test_a_peer_that_answers_twice_is_heard_once` |
-| restarted in between | it has forgotten the correlation and does it again: the table ignores what is true already | `test_a_peer_that_was_restarted_has_forgotten_what_it_did`, `test_what_was_heard_already_means_nothing` |
-
-The walks of `tests/property/test_site.py` lose requests and answers, and restart controllers, at any moment.
+What controllers ask of each other, and what becomes of it when the other one is away: [requests.md](requests.md).
 """
 
 
