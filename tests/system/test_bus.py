@@ -13,7 +13,7 @@ import pytest
 
 from mobiscud.bus import topics
 from mobiscud.bus.embedded import EmbeddedBroker
-from mobiscud.bus.mqtt import Broker, MqttBus
+from mobiscud.bus.mqtt import IN_FLIGHT, Broker, MqttBus
 from mobiscud.bus.requests import Requests
 from mobiscud.bus.spool import Message
 from mobiscud.core.config import BusConfig
@@ -81,6 +81,18 @@ async def test_what_is_held_waits_in_order_and_elsewhere(url: str) -> None:
         listener.go_on()
         await asyncio.wait_for(done.wait(), LIMIT_S)
     assert seen == expected
+
+
+async def test_many_are_on_their_way_at_once_and_none_waits_for_the_others_to_fill_a_packet(tmp_path: Path) -> None:
+    async with Mosquitto(tmp_path) as mosquitto, bus_at(mosquitto.url) as speaker:
+        assert speaker._client is not None
+        line: Any = speaker._client._client.socket()
+        assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        for number in range(1000):
+            speaker.publish("t", b"%d" % number)
+        assert len(speaker._in_flight) == IN_FLIGHT  # before the broker has confirmed a single one
+        assert await speaker.flush(LIMIT_S)
+        assert speaker.waiting == 0
 
 
 async def test_a_question_gets_its_answer(url: str) -> None:

@@ -37,6 +37,7 @@ CAPTURE = Path(__file__).parents[1] / "vectors" / "captures" / "epc-multi-ue-a.p
 CLONE_NEWNET = 0x4000_0000
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x4004_54CA, 1, 0x1000
 NOISE = bytes(12) + b"\x08\x06" + bytes(46)
+SO_TIMESTAMPNS, ETH_P_ALL = 35, 3
 LIMIT_S = 30
 
 
@@ -130,6 +131,43 @@ def test_live_is_what_a_replay_is(interfaces: list[str], send_on: str) -> None:
         assert all(abs(event.at - time.time_ns()) < LIMIT_S * 1_000_000_000 for event in events)
 
     in_new_network(work)
+
+
+def test_the_time_of_a_frame_is_the_kernels() -> None:
+    """Another socket on the same interface is told the same nanosecond; nobody who asks a clock later would be."""
+    frames = [frame for frame in frames_of_file() if is_signalling(frame)][:20]
+
+    async def receive() -> None:
+        seen: list[Frame] = []
+        async with LiveCapture(["two"]) as capture, asyncio.timeout(LIMIT_S):
+            with witness("two") as told, sender("one") as send:
+                for frame in frames:
+                    send(frame.data)
+                async for batch in capture.batches():
+                    seen += batch
+                    if len(seen) == len(frames):
+                        break
+                assert [(frame.at, frame.data) for frame in seen] == [told() for _ in frames]
+
+    in_new_network(lambda: asyncio.run(receive()))
+
+
+@contextmanager
+def witness(interface: str) -> Iterator[Callable[[], tuple[int, bytes]]]:
+    """A socket of one's own: each frame of the monitor's kinds, and when the kernel says that it came."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        listening.settimeout(LIMIT_S)
+        listening.bind((interface, ETH_P_ALL))
+
+        def told() -> tuple[int, bytes]:
+            while True:
+                data, ancillary, _, _ = listening.recvmsg(65536, 64)
+                seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
+                if is_signalling(Frame(0, LINKTYPE_ETHERNET, data)):
+                    return seconds * 1_000_000_000 + nanoseconds, data
+
+        yield told
 
 
 def is_signalling(frame: Frame) -> bool:

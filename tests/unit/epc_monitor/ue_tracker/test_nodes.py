@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from mobiscud.core.events import EnbDisconnected, Event, HandoverPreparing, UeConnected, UeDetached, UeEvent
+from mobiscud.core.events import (
+    EnbConnected,
+    EnbDisconnected,
+    Event,
+    HandoverPreparing,
+    UeAttached,
+    UeConnected,
+    UeDetached,
+    UeEvent,
+)
 from testbed.scripted_epc import (
     MME,
     PLMN,
@@ -19,11 +28,13 @@ from testbed.scripted_epc import (
     gtp_element,
     gtp_f_teid,
     guti_identity,
+    imsi_identity,
     lv,
 )
 
 IMSI, OTHER = "999700000000001", "999700000000002"
 SECOND_MME = IPv4Address("10.1.0.9").packed
+OTHER_PLMN = bytes.fromhex("00f110")
 IDS = {"MME_UE_S1AP_ID": 1, "eNB_UE_S1AP_ID": 1}
 
 
@@ -31,13 +42,13 @@ def types(events: list[Event]) -> list[str]:
     return [event.TYPE for event in events]
 
 
-def required(source: Enb, target: Enb) -> HandoverPreparing:
-    enb = {"pLMNidentity": PLMN, "eNB-ID": ("macroENB-ID", (target.number, 20))}
+def required(source: Enb, target: Enb, plmn: bytes = PLMN) -> HandoverPreparing:
+    enb = {"pLMNidentity": plmn, "eNB-ID": ("macroENB-ID", (target.number, 20))}
     [preparing] = source.says(
         "HandoverRequired",
         HandoverType="intralte",
         Cause=("radioNetwork", "time-critical-handover"),
-        TargetID=("targeteNB-ID", {"global-ENB-ID": enb, "selected-TAI": {"pLMNidentity": PLMN, "tAC": b"\0\1"}}),
+        TargetID=("targeteNB-ID", {"global-ENB-ID": enb, "selected-TAI": {"pLMNidentity": plmn, "tAC": b"\0\1"}}),
         Source_ToTarget_TransparentContainer=bytes(40),
         **IDS,
     )
@@ -126,6 +137,80 @@ def test_messages_that_tell_us_nothing_disturb_nothing(network: Network) -> None
     for name, from_enb, elements in quiet:
         assert (enb.says if from_enb else enb.hears)(name, **elements) == []
     assert types(enb.release(1, 1)) == ["ue.idle"]
+
+
+# --- several PLMNs ----------------------------------------------------------------------------------------------------
+
+
+def setup_in(enb: Enb, *plmns: bytes) -> EnbConnected:
+    """The eNodeB is of the first network, and both it and its MME serve all of them."""
+    enb.says(
+        "S1SetupRequest",
+        Global_ENB_ID={"pLMNidentity": plmns[0], "eNB-ID": ("macroENB-ID", (enb.number, 20))},
+        SupportedTAs=[{"tAC": b"\0\1", "broadcastPLMNs": list(plmns)}],
+        DefaultPagingDRX="v64",
+    )
+    served = {"servedPLMNs": list(plmns), "servedGroupIDs": [b"\0\2"], "servedMMECs": [b"\1"]}
+    [connected] = enb.hears("S1SetupResponse", ServedGUMMEIs=[served], RelativeMMECapacity=255)
+    assert isinstance(connected, EnbConnected)
+    return connected
+
+
+def test_an_enb_that_is_shared_tells_all_its_networks(network: Network) -> None:
+    enb = network.enb(11, setup=False)
+    connected = setup_in(enb, PLMN, OTHER_PLMN)
+    assert str(connected.enb.plmn) == "999-70"
+    assert [(str(tai.plmn), tai.tac) for tai in connected.tais] == [("999-70", 1), ("001-01", 1)]
+    assert connected.mme is not None
+    assert [str(gummei.plmn) for gummei in connected.mme.gummeis] == ["999-70", "001-01"]
+
+
+def test_a_ue_of_another_network_is_told_where_that_network_calls_it(network: Network) -> None:
+    enb = network.enb(11, setup=False)
+    setup_in(enb, PLMN, OTHER_PLMN)
+    enb.says(
+        "InitialUEMessage",
+        eNB_UE_S1AP_ID=1,
+        NAS_PDU=Nas.attach(imsi_identity("001010000000001")),
+        RRC_Establishment_Cause="mo-Signalling",
+        EUTRAN_CGI={"pLMNidentity": PLMN, "cell-ID": (enb.cell, 28)},
+        TAI={"pLMNidentity": OTHER_PLMN, "tAC": b"\0\1"},
+    )
+    [attached] = enb.context(1, 1, 0x100)
+    assert isinstance(attached, UeAttached)
+    assert attached.imsi == "001010000000001"
+    assert attached.ecgi is not None
+    assert attached.tai is not None
+    assert (str(attached.ecgi.plmn), str(attached.tai.plmn)) == ("999-70", "001-01")
+
+
+def test_enbs_of_two_networks_may_have_one_number(network: Network) -> None:
+    source, ours, theirs = network.enb(11), network.enb(12), network.enb(13, setup=False)
+    theirs.number = 12  # as ours
+    setup_in(theirs, OTHER_PLMN)
+    network.attach(source, IMSI)
+    target = required(source, theirs, OTHER_PLMN).target.enb
+    assert target is not None
+    assert (str(target.plmn), target.address) == ("001-01", theirs.address)
+    assert ours.address != theirs.address
+
+
+def test_mmes_of_two_networks_may_have_one_code(network: Network) -> None:
+    """A GUTI belongs to the network in it; the same group, code and M-TMSI of another one are somebody else."""
+    ours, theirs = network.enb(11), network.enb(12, SECOND_MME, setup=False)
+    setup_in(theirs, OTHER_PLMN)
+    third = network.enb(13, IPv4Address("10.1.0.10").packed, setup=False)
+    network.attach(ours, IMSI, (1, 1), 0x100, s_tmsi=0xC001)
+    ours.release(1, 1)
+    stranger = b"\x07\x48\x00" + lv(b"\xf6" + OTHER_PLMN + b"\0\2\1" + (0xC001).to_bytes(4, "big"))
+    third.initial(5, stranger)
+    [connected] = third.context(5, 5, 0x900)
+    assert isinstance(connected, UeConnected)
+    assert connected.imsi is None
+    third.initial(6, b"\x07\x48\x00" + lv(guti_identity(0xC001)))
+    [known] = third.context(6, 6, 0x901)
+    assert isinstance(known, UeConnected)
+    assert known.imsi == IMSI
 
 
 # --- identity ---------------------------------------------------------------------------------------------------------
