@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -119,8 +119,9 @@ def curve(scenario: Scenario, app: Application, name: str, runs: Sequence[Run]) 
     pooled: dict[str, dict[str, Any]] = {}
     for run in runs:
         for segment in segments(scenario, app, run):
-            entry = pooled.setdefault(segment.label, {"expected": segment.expected_ms, "packets": []})
-            entry["packets"].append([p for p in run.packets[app.name] if segment.begin <= p.sent_ns < segment.end])
+            entry = pooled.setdefault(segment.label, {"expected": segment.expected_ms, "packets": {}})
+            inside = entry["packets"].setdefault(run.directory.name, [])  # a UE may be there more than once
+            inside += [p for p in run.packets[app.name] if segment.begin <= p.sent_ns < segment.end]
     return {
         "name": name,
         "application": app.name,
@@ -129,11 +130,11 @@ def curve(scenario: Scenario, app: Application, name: str, runs: Sequence[Run]) 
         "segments": [
             {
                 "label": label,
-                "rtt_ms": _rtt(list(itertools.chain(*entry["packets"]))),
-                "median_ci95": _median_interval(entry["packets"]),
+                "rtt_ms": _rtt(list(itertools.chain(*entry["packets"].values()))),
+                "median_ci95": _median_interval(entry["packets"].values()),
                 "expected_ms": entry["expected"],
                 "paper_ms": _paper(app, number),
-                **_counts(list(itertools.chain(*entry["packets"]))),
+                **_counts(list(itertools.chain(*entry["packets"].values()))),
             }
             for number, (label, entry) in enumerate(pooled.items())
         ],
@@ -254,7 +255,8 @@ def _counts(packets: Sequence[Ping]) -> dict[str, int]:
     return {"sent": len(packets), "lost": sum(packet.received_ns is None for packet in packets)}
 
 
-def _median_interval(repetitions: Sequence[Sequence[Ping]]) -> list[float] | None:
+def _median_interval(repetitions: Iterable[Sequence[Ping]]) -> list[float] | None:
+    """Of the repetitions' medians."""
     found = estimate(_rtt(packets)["median"] for packets in repetitions)
     interval: list[float] | None = None if found is None else found.as_dict()["ci95"]
     return interval

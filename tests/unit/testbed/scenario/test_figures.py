@@ -77,10 +77,10 @@ def out(synthetic_run: Callable[..., Any], tmp_path: Path) -> Path:
 def test_curves_have_the_segments_of_the_paper(out: Path) -> None:
     experiment.write_report(out)
     found = json.loads((out / "results.json").read_text())
-    curves = {curve["name"]: curve for curve in found["curves"]}
-    assert list(curves) == ["internet", "pvm, stay", "pvm, follow"]
+    drawn = {curve["name"]: curve for curve in found["curves"]}
+    assert list(drawn) == ["internet", "pvm, stay", "pvm, follow"]
 
-    follow = curves["pvm, follow"]["segments"]
+    follow = drawn["pvm, follow"]["segments"]
     labels = ["eNB1", "eNB2 before migration", "eNB2 after migration", "eNB3 before migration", "eNB3 after migration"]
     assert [segment["label"] for segment in follow] == labels
     assert [segment["expected_ms"] for segment in follow] == [8, 12, 8, 12, 8]
@@ -89,12 +89,23 @@ def test_curves_have_the_segments_of_the_paper(out: Path) -> None:
     assert (follow[0]["sent"], follow[0]["lost"]) == (1000, 4)
     # Of the medians 8 and 9: their mean, and 12.706 times half a millisecond to each side.
     assert follow[0]["median_ci95"] == [2.147, 14.853]
-    internet = curves["internet"]["segments"]
+    internet = drawn["internet"]["segments"]
     assert [(segment["label"], segment["rtt_ms"]["median"], segment["expected_ms"]) for segment in internet] == [
         (label, 71, 70) for label in ("eNB1", "eNB2", "eNB3")
     ]
-    stay = curves["pvm, stay"]["segments"]
+    stay = drawn["pvm, stay"]["segments"]
     assert [(segment["label"], segment["expected_ms"]) for segment in stay] == [("eNB1", 8), ("eNB2", 12), ("eNB3", 16)]
+
+
+def test_who_comes_twice_to_a_cell_does_not_repeat_the_experiment(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario, runs = experiment.load(out)
+    run = next(run for run in runs if run.variant == "stay")
+    began = run.packets["pvm"][0].sent_ns
+    visits = [figures.Segment("eNB1", began + at, began + at + 500 * MS, 8.0) for at in (0, 4000 * MS)]
+    monkeypatch.setattr(figures, "segments", lambda *about: visits)
+    (found,) = figures.curve(scenario, scenario.applications[-1], "pvm", [run])["segments"]
+    assert found["sent"] == sum(any(v.begin <= p.sent_ns < v.end for v in visits) for p in run.packets["pvm"]) > 50
+    assert found["median_ci95"] is None, "one run says nothing of another"
 
 
 def test_results_tell_of_the_main_run_and_of_all_repetitions(out: Path) -> None:
