@@ -23,6 +23,7 @@ UPPER_HEIGHT: Final = 84.0
 PANEL_GAP: Final = 16.0
 LOWER_HEIGHT: Final = 250.0
 LANE_HEIGHT: Final = 9.0
+FAULT_HEIGHT: Final = 13.0
 LABEL_HEIGHT: Final = 15.0
 APART: Final = 1.8
 """How many times the one must be of the other for two neighbouring curves to stand in two panels."""
@@ -55,6 +56,8 @@ class Curve:
     levels: Sequence[Level]
     handovers: Sequence[tuple[float, str]] = ()
     migrations: Sequence[tuple[float, float, str]] = ()
+    faults: Sequence[tuple[float, float, str]] = ()
+    """From when until when, in seconds since the start, what was broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def moments(
 
 
 def draw(curves: Sequence[Curve], title: str, caption: str) -> Drawing:
-    """The figure. Handovers and migrations are those of the last curve that has any."""
+    """The figure. Handovers, migrations and faults are those of the last curve that has any."""
     lower, upper = _split(curves)
     top = TOP + (22 if any(curve.handovers for curve in curves) else 0)
     panels: dict[str, _Panel] = {}
@@ -95,13 +98,15 @@ def draw(curves: Sequence[Curve], title: str, caption: str) -> Drawing:
     panels |= {curve.label: _Panel(low, high, at, at + LOWER_HEIGHT) for curve in lower}
     bottom = at + LOWER_HEIGHT
     lanes = bottom + 6
-    height = lanes + LANE_HEIGHT * len(curves) + 62
-    picture = Drawing(WIDTH, height, title)
     end_s = max((point[0] for curve in curves for point in curve.points), default=1.0)
 
     def x(at_s: float) -> float:
         return LEFT + (RIGHT - LEFT) * min(max(at_s / end_s, 0.0), 1.0)
 
+    faults = _rows(next((curve.faults for curve in reversed(curves) if curve.faults), ()), x)
+    foot = lanes + LANE_HEIGHT * len(curves) + FAULT_HEIGHT * len(faults)
+    height = foot + 62
+    picture = Drawing(WIDTH, height, title)
     picture.text(LEFT, 20, title, "heading")
     _moments(picture, curves, x, top, lanes + LANE_HEIGHT * len(curves))
     for number, panel in enumerate(dict.fromkeys(panels.values())):
@@ -112,7 +117,8 @@ def draw(curves: Sequence[Curve], title: str, caption: str) -> Drawing:
     _labels(picture, curves, panels)
     picture.text_up(16, (top + bottom) / 2, "round-trip time, ms", "small muted")
     _lanes(picture, curves, x, lanes)
-    _time(picture, end_s, lanes + LANE_HEIGHT * len(curves), x)
+    _faults(picture, faults, x, lanes + LANE_HEIGHT * len(curves))
+    _time(picture, end_s, foot, x)
     picture.text(LEFT, height - 8, caption, "tiny muted")
     return picture
 
@@ -253,6 +259,32 @@ def _lanes(picture: Drawing, curves: Sequence[Curve], x: Abscissa, top: float) -
         strokes = "".join(f"M{x(at):.1f} {y + 1:.1f}v{LANE_HEIGHT - 2:g}" for at in lost)
         picture.path(strokes, f"s{curve.colour} stroke")
         picture.text(RIGHT + 8, y + 8, f"{len(lost)} of {len(curve.points)}", f"tiny figure t{curve.colour}")
+
+
+def _rows(faults: Iterable[tuple[float, float, str]], x: Abscissa) -> list[list[tuple[float, float, str]]]:
+    """Faults in as few rows as let each have its name behind it."""
+    rows: list[list[tuple[float, float, str]]] = []
+    taken: list[float] = []
+    for begin, end, what in sorted(faults):
+        row = next((number for number, until in enumerate(taken) if until < x(begin)), len(rows))
+        if row == len(rows):
+            rows.append([])
+            taken.append(0.0)
+        rows[row].append((begin, end, what))
+        taken[row] = x(end) + text_width(what, SMALL) + 10
+    return rows
+
+
+def _faults(picture: Drawing, rows: Sequence[Sequence[tuple[float, float, str]]], x: Abscissa, top: float) -> None:
+    """What was broken, and for how long."""
+    if rows:
+        middle = top + FAULT_HEIGHT * len(rows) / 2 + 4
+        picture.text(LEFT - 7, middle, "broken", "small loss-label", anchor="end")
+    for number, row in enumerate(rows):
+        y = top + FAULT_HEIGHT * number
+        for begin, end, what in row:
+            picture.rect(x(begin), y + 3, max(x(end) - x(begin), 2.0), FAULT_HEIGHT - 6, "fault-bar", tip=what)
+            picture.text(x(end) + 4, y + FAULT_HEIGHT - 3, what, "tiny loss-label")
 
 
 def _time(picture: Drawing, end_s: float, y: float, x: Abscissa) -> None:

@@ -117,8 +117,22 @@ def _curves(scenario: Scenario, runs: Sequence[Run]) -> list[curves.Curve]:
         points = [((p.sent_ns - began) / 1e9, p.rtt_ms) for p in packets if p.sent_ns >= began]
         label = NAMES.get(name, name)
         colour = COLOURS.get(name) or next(free, curves.MOST_COLOURS)
-        found.append(curves.Curve(label, colour, points, levels, handovers, migrations))
+        found.append(curves.Curve(label, colour, points, levels, handovers, migrations, _broken(run)))
     return found
+
+
+def _broken(run: Run) -> list[tuple[float, float, str]]:
+    """From when until when each part or link of a run was broken, in seconds since its start."""
+    found: list[tuple[float, float, str]] = []
+    begun: dict[str, float] = {}
+    for fault in run.about["faults"]:
+        at_s = (fault["at_ns"] - run.about["began_ns"]) / 1e9
+        part = fault["what"].rsplit(" is ", 1)[0]
+        if part in begun:
+            found.append((begun.pop(part), at_s, part))
+        else:
+            begun[part] = at_s
+    return found + [(at_s, at_s, part) for part, at_s in begun.items()]
 
 
 def _transfers(scenario: Scenario, runs: Sequence[Run]) -> list[goodput.Transfer]:
@@ -157,11 +171,12 @@ def _figure_section(scenario: Scenario, found: Mapping[str, Any], figure: str) -
         if scenario.repetitions > 1
         else ""
     )
+    broken = " Red bars at the foot: for how long a part or a link was broken." if scenario.faults else ""
     return f"""<section>
 <h2>Every packet</h2>
 <p>Each dot is one packet, at the time it was sent; lines are the medians of the stretches in which the UE and its
 personal VM stay where they are. Dashed: handovers. Shaded: the migration of the VM. Triangles at the upper edge:
-answers that took longer than the panel shows.{repeated}</p>
+answers that took longer than the panel shows.{broken}{repeated}</p>
 <figure>
 {figure}
 </figure>

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mobiscud.core.errors import ConfigError, MobiScudError
-from testbed.report import goodput
+from testbed.report import curves, goodput
 from testbed.report.goodput import Transfer
 from testbed.results import Ping
 from testbed.scenario import experiment, figures
@@ -108,6 +108,16 @@ def test_who_comes_twice_to_a_cell_does_not_repeat_the_experiment(out: Path, mon
     assert found["median_ci95"] is None, "one run says nothing of another"
 
 
+def test_faults_are_drawn_in_rows_with_their_names() -> None:
+    points = [(at / 10, 8.0) for at in range(300)]
+    faults = [(4.0, 5.0, "c1"), (5.2, 6.0, "link isl-1"), (20.0, 21.0, "broker")]
+    picture = curves.draw([curves.Curve("pvm", 1, points, [], faults=faults)], "title", "caption")
+    root = ET.fromstring(picture.render_file())
+    texts = list(root.iter("{http://www.w3.org/2000/svg}text"))
+    named = {text.text: float(text.attrib["y"]) for text in texts if "y" in text.attrib}
+    assert named["c1"] == named["broker"] < named["link isl-1"], "names do not cover each other"
+
+
 def test_results_tell_of_the_main_run_and_of_all_repetitions(out: Path) -> None:
     experiment.write_report(out)
     found = json.loads((out / "results.json").read_text())
@@ -133,6 +143,7 @@ def test_the_page_shows_curves_variants_faults_and_failures(out: Path) -> None:
     named = list(ET.parse(out / "curves.svg").getroot().iter("{http://www.w3.org/2000/svg}text"))
     texts = [text.text for text in named]
     assert {"Internet server", "pvm, stay", "pvm, follow", "eNB1 → eNB2", "migration", "71.0"} <= set(texts)
+    assert {"broken", "c1"} <= set(texts)
     assert "var(" not in (out / "curves.svg").read_text(), "not every program knows variables"
     colours = {text.text: text.attrib["class"] for text in named if "strong" in text.attrib["class"]}
     assert sorted(colours.values()) == ["strong t1", "strong t2", "strong t3"], "each curve has its own colour"
