@@ -11,7 +11,7 @@ import itertools
 import secrets
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mobiscud.core.errors import DecodeError
@@ -26,6 +26,7 @@ from testbed.s1ap_build import S1apMessage
 from testbed.sctp_association import STREAMS, CloseReason
 from testbed.sctp_link import open_endpoint
 from testbed.sctp_transport import SctpConnection, SctpEndpoint
+from testbed.tft import Template
 
 if TYPE_CHECKING:
     from testbed.ran_ue import RanUe
@@ -44,6 +45,8 @@ class S1Connection:
     mme_ue_id: int | None = None
     sgw: FTeid | None = None
     bearer: RadioBearer | None = None
+    dedicated: dict[int, RadioBearer] = field(default_factory=dict)
+    """Those beside ``bearer``, by E-RAB identity."""
 
     def send(self, name: str, **ies: Any) -> None:
         """Send a UE-associated message with both ids."""
@@ -64,6 +67,22 @@ class S1Connection:
     def expect_bearer(self, sgw: FTeid, ue_address: bytes, *, forwarding: bool) -> FTeid:
         """Open the E-RAB for a UE that is to come, and a tunnel for what the source forwards."""
         return self._open_bearer(sgw, ue_address, Stage.EXPECTED, self.enb.new_teid() if forwarding else None)
+
+    def open_dedicated(self, number: int, sgw: FTeid, ue_address: bytes, traffic: Template) -> FTeid:
+        """Open an E-RAB beside the default one, for the traffic that its template holds; gives the eNodeB's end."""
+        bearer = self.dedicated[number] = RadioBearer(
+            ue_address=ue_address,
+            uplink_teid=sgw.teid,
+            uplink_to=(sgw.address, GTPU_PORT),
+            downlink_teid=self.enb.new_teid(),
+            traffic=traffic,
+        )
+        self.enb.user_plane.add(bearer)
+        return FTeid(self.enb.address, Teid(bearer.downlink_teid))
+
+    def close_dedicated(self, number: int) -> None:
+        """Close one."""
+        self.enb.user_plane.remove(self.dedicated.pop(number))
 
     def _open_bearer(self, sgw: FTeid, ue_address: bytes, stage: Stage, forwarding_teid: int | None) -> FTeid:
         self.sgw = sgw
@@ -229,8 +248,10 @@ class Enodeb:
         return connection
 
     def forget(self, connection: S1Connection) -> None:
-        """Drop an S1 connection and its bearer."""
+        """Drop an S1 connection and its bearers."""
         self._connections.pop(connection.enb_ue_id, None)
+        for number in list(connection.dedicated):
+            connection.close_dedicated(number)
         if connection.bearer is not None:
             self.user_plane.remove(connection.bearer)
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from mobiscud.core.ids import FTeid
 from testbed.gtpu_socket import BURST, GTPU_PORT, Address, Counters, GtpuSocket, end_marker, gpdu_header
+from testbed.tft import Template
 
 _ETH_P_IP: Final = 0x0800
 
@@ -42,6 +43,7 @@ class Stage(Enum):
 class RadioBearer:
     """A UE's bearer at one eNodeB.
 
+    ``traffic``: what a dedicated bearer carries; the default one (``None``) carries the rest.
     ``forwarding_teid``: by which downlink comes that the source of a handover still got; fresh downlink waits for its
     end. ``forward_to``: where downlink goes once the UE has left, ``None`` to drop it.
     """
@@ -53,6 +55,7 @@ class RadioBearer:
     stage: Stage = Stage.PRESENT
     forwarding_teid: int | None = None
     forward_to: FTeid | None = None
+    traffic: Template | None = None
     end_awaited: bool = field(init=False)
     uplink: deque[bytes] = field(default_factory=deque)
     forwarded: deque[bytes] = field(default_factory=deque)
@@ -84,7 +87,8 @@ class EnbUserPlane:
         self._s1u = GtpuSocket(s1u)
         self._s1u.on_packet = self._downlink
         self._s1u.on_end_marker = self._end_of_path
-        self._by_ue: dict[bytes, RadioBearer] = {}
+        self._by_ue: dict[bytes, list[RadioBearer]] = {}
+        """The default bearer is the last."""
         self._by_teid: dict[int, RadioBearer] = {}
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(radio, self._uplink)
@@ -95,7 +99,8 @@ class EnbUserPlane:
         """Open a bearer."""
         for teid in bearer.teids:
             self._by_teid[teid] = bearer
-        self._by_ue[bearer.ue_address] = bearer
+        others = self._by_ue.get(bearer.ue_address, []) if bearer.traffic is not None else []
+        self._by_ue[bearer.ue_address] = sorted((bearer, *others), key=_precedence)
 
     def arrive(self, bearer: RadioBearer) -> None:
         """The UE is here: let go what has waited, each direction in its order."""
@@ -116,8 +121,9 @@ class EnbUserPlane:
 
     def remove(self, bearer: RadioBearer) -> None:
         """Close a bearer, a little later while it forwards; a newer one of the same UE stays."""
-        if self._by_ue.get(bearer.ue_address) is bearer:
-            del self._by_ue[bearer.ue_address]
+        left = [other for other in self._by_ue.pop(bearer.ue_address, ()) if other is not bearer]
+        if left:
+            self._by_ue[bearer.ue_address] = left
         self._let_go_fresh(bearer)
         if bearer.stage is Stage.LEFT and bearer.forward_to is not None:
             bearer.set_timer(self._loop.call_later(FORWARDING_LIMIT_S, self._forget, bearer))
@@ -146,13 +152,20 @@ class EnbUserPlane:
                 packet = self._radio.recv(65_535)
             except OSError:
                 return
-            bearer = self._by_ue.get(packet[12:16])
+            bearer = self._bearer_for(packet)
             if bearer is None:
                 self.counters.dropped += 1
             elif bearer.stage is Stage.EXPECTED:
                 self._hold(bearer.uplink, packet)
             else:
                 self._send_uplink(bearer, packet)
+
+    def _bearer_for(self, packet: bytes) -> RadioBearer | None:
+        """What the UE's modem would do (TS 23.401 4.7.2.1)."""
+        for bearer in self._by_ue.get(packet[12:16], ()):
+            if bearer.traffic is None or bearer.traffic.holds(packet):
+                return bearer
+        return None
 
     def _send_uplink(self, bearer: RadioBearer, packet: bytes) -> None:
         self.counters.uplink += 1
@@ -222,3 +235,7 @@ class EnbUserPlane:
             self.counters.downlink += 1
         except OSError:
             self.counters.dropped += 1
+
+
+def _precedence(bearer: RadioBearer) -> int:
+    return 256 if bearer.traffic is None else bearer.traffic.precedence

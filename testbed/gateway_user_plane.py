@@ -16,6 +16,7 @@ from typing import Final
 
 from mobiscud.core.ids import FTeid
 from testbed.gtpu_socket import BURST, GTPU_PORT, Address, Counters, GtpuSocket, end_marker, gpdu_header
+from testbed.tft import Template
 
 _BUFFERED_WHILE_IDLE: Final = 64
 """Downlink packets kept per tunnel until the UE is there."""
@@ -120,8 +121,18 @@ class SgwUserPlane:
         self._s5u.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Tunnel:
+    """A bearer at the P-GW: ours is ``teid``, the S-GW's end is ``sgw`` with ``sgw_teid``."""
+
+    teid: int
+    sgw: Address
+    sgw_teid: int
+    traffic: Template | None
+
+
 class PgwUserPlane:
-    """Between S5-U and the packet network behind a TUN device; tunnels by UE address."""
+    """Between S5-U and the packet network behind a TUN device; tunnels by UE address and by what they carry."""
 
     def __init__(self, s5u: socket.socket, tun: int) -> None:
         self.counters = Counters()
@@ -129,18 +140,23 @@ class PgwUserPlane:
         self._s5u = GtpuSocket(s5u)
         self._s5u.on_packet = self._uplink
         self._ue_by_teid: dict[int, bytes] = {}
-        self._sgw_by_ue: dict[bytes, tuple[Address, int]] = {}
+        self._tunnels: dict[bytes, list[_Tunnel]] = {}
+        """By UE; the default bearer's is the last."""
         asyncio.get_running_loop().add_reader(tun, self._downlink)
 
-    def add(self, ue_address: bytes, teid: int, sgw: Address, sgw_teid: int) -> None:
-        """Open a tunnel: ours is ``teid``, the S-GW's end is ``sgw`` with ``sgw_teid``."""
+    def add(self, ue_address: bytes, teid: int, sgw: Address, sgw_teid: int, traffic: Template | None = None) -> None:
+        """Open a tunnel: ours is ``teid``, the S-GW's end is ``sgw`` with ``sgw_teid``. ``traffic``: a dedicated
+        bearer's; the default one takes what no other does."""
         self._ue_by_teid[teid] = ue_address
-        self._sgw_by_ue[ue_address] = (sgw, sgw_teid)
+        others = self._tunnels.get(ue_address, ())
+        self._tunnels[ue_address] = sorted((*others, _Tunnel(teid, sgw, sgw_teid, traffic)), key=_precedence)
 
     def remove(self, ue_address: bytes, teid: int) -> None:
         """Close a tunnel."""
         self._ue_by_teid.pop(teid, None)
-        self._sgw_by_ue.pop(ue_address, None)
+        left = [tunnel for tunnel in self._tunnels.pop(ue_address, ()) if tunnel.teid != teid]
+        if left:
+            self._tunnels[ue_address] = left
 
     def _uplink(self, teid: int, packet: bytes, offset: int) -> None:
         if self._ue_by_teid.get(teid) != packet[offset + 12 : offset + 16]:
@@ -158,15 +174,20 @@ class PgwUserPlane:
                 user = os.read(self._tun, 65_535)
             except OSError:
                 return
-            path = self._sgw_by_ue.get(user[16:20])
-            if path is None:
+            for tunnel in self._tunnels.get(user[16:20], ()):
+                if tunnel.traffic is None or tunnel.traffic.holds(user):
+                    self.counters.downlink += 1
+                    self._s5u.send(gpdu_header(tunnel.sgw_teid, len(user)) + user, tunnel.sgw)
+                    break
+            else:
                 self.counters.dropped += 1
-                continue
-            self.counters.downlink += 1
-            self._s5u.send(gpdu_header(path[1], len(user)) + user, path[0])
 
     def close(self) -> None:
         """Close the socket and with it the device."""
         asyncio.get_running_loop().remove_reader(self._tun)
         os.close(self._tun)
         self._s5u.close()
+
+
+def _precedence(tunnel: _Tunnel) -> int:
+    return 256 if tunnel.traffic is None else tunnel.traffic.precedence

@@ -22,6 +22,7 @@ from testbed.mailbox import Mailbox, ProcedureError
 from testbed.s1ap_build import S1apMessage
 from testbed.sctp_association import STREAMS
 from testbed.sctp_transport import SctpConnection
+from testbed.tft import Template
 
 if TYPE_CHECKING:
     from testbed.mme import Mme
@@ -268,7 +269,7 @@ class MmeUe:
                 self._nas_count += 1
                 leg.send_nas(nas.tau_accept(self._nas_count))
             case nas.EsmType.RESOURCE_ALLOCATION_REQUEST:
-                await self._grant_bearer(leg, nas.qci_of(message))
+                await self._grant_bearer(leg, nas.qci_of(message), nas.traffic_asked_of(message))
             case nas.EsmType.RESOURCE_MODIFICATION_REQUEST:
                 await self._end_bearer(leg, nas.released_bearer_of(message))
             case _:
@@ -276,7 +277,7 @@ class MmeUe:
 
     # -- dedicated bearers (TS 23.401 5.4.5) ---------------------------------------------------------------------------
 
-    async def _grant_bearer(self, leg: Leg, qci: int) -> None:
+    async def _grant_bearer(self, leg: Leg, qci: int, traffic: Template) -> None:
         sgw = self._connected_session().sgw_s11.teid
         request = await self._mme.s11.command(
             MessageType.BEARER_RESOURCE_COMMAND,
@@ -284,13 +285,13 @@ class MmeUe:
             gtp.ebi(E_RAB_ID),
             Ie(IeType.PTI, b"\x02"),
             gtp.flow_qos(qci),
-            Ie(IeType.TAD, nas.TFT),
+            Ie(IeType.TAD, traffic.encode()),
         )
         own = gtp.f_teid_of(gtp.find(request.bearers()[0], IeType.F_TEID))
         number = next(free for free in range(E_RAB_ID + 1, 16) if free not in self._dedicated)
         bearer = self._dedicated[number] = DedicatedBearer(qci, own)
         self._nas_count += 1
-        activation = nas.activate_dedicated(number, qci, self._nas_count)
+        activation = nas.activate_dedicated(number, qci, traffic, self._nas_count)
         leg.send("E-RABSetupRequest", E_RABToBeSetupListBearerSUReq=[_e_rab(number, bearer) | {"nAS-PDU": activation}])
         answer = await self._expect(leg, "E-RABSetupResponse")
         enb = s1ap.tunnel_of(answer.ies["E_RABSetupListBearerSURes"][0])

@@ -16,7 +16,9 @@ from typing import Any, Final
 
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.ids import Imsi, Plmn, Tai
+from testbed import tft
 from testbed.s1ap_build import plmn_octets
+from testbed.tft import Template
 
 # pycrate warns, when it is loaded, that it cannot cipher; nothing is ciphered here.
 logging.getLogger("pycrate_mobile.TS24301_EMM").setLevel(logging.ERROR)
@@ -95,8 +97,6 @@ _ESM: Final = 2
 """The protocol discriminator of bearers' messages (TS 24.007 11.2.3.1.1)."""
 _PTI: Final = 2
 """Procedure transaction identity of the UE's request for a bearer; the attach has 1."""
-TFT: Final = bytes.fromhex("213000023011")
-"""The traffic of a dedicated bearer (TS 24.008 10.5.6.12): one filter, both directions, protocol UDP."""
 _DELETE_TFT: Final = b"\x40"
 _REGULAR_DEACTIVATION: Final = 36
 LAST_GUARANTEED_QCI: Final = 4
@@ -232,13 +232,13 @@ def is_active(tau: Nas) -> bool:
     return bool(int(tau.layer["EPSUpdateType"][-1].to_uint()) & 8)
 
 
-def bearer_request(qci: int, count: int) -> bytes:
+def bearer_request(qci: int, traffic: Template, count: int) -> bytes:
     """Ask for a dedicated bearer beside the default one (8.3.8)."""
     message = ESM.ESMBearerResourceAllocRequest(
         val={
             "ESMHeader": {"PTI": _PTI},
             "LinkedEPSBearerId": DEFAULT_BEARER,
-            "TFAggregate": TFT,
+            "TFAggregate": traffic.encode(),
             "EPSQoS": _qos(qci),
         }
     )
@@ -248,6 +248,16 @@ def bearer_request(qci: int, count: int) -> bytes:
 def qci_of(request: Nas) -> int:
     """Read the QCI that a request for a bearer, or its activation, has."""
     return _value(request, "EPSQoS")[0]
+
+
+def traffic_asked_of(request: Nas) -> Template:
+    """Read what a requested bearer is to carry."""
+    return tft.decode(_value(request, "TFAggregate"))
+
+
+def traffic_granted_of(activation: Nas) -> Template:
+    """Read what a bearer that is set up carries."""
+    return tft.decode(_value(activation, "TFT"))
 
 
 def bearer_release_request(bearer: int, count: int) -> bytes:
@@ -358,14 +368,14 @@ def tau_accept(count: int) -> bytes:
     return protect(_octets(EMM.EMMTrackingAreaUpdateAccept()), SecurityHeader.INTEGRITY_AND_CIPHER, count)
 
 
-def activate_dedicated(bearer: int, qci: int, count: int) -> bytes:
+def activate_dedicated(bearer: int, qci: int, traffic: Template, count: int) -> bytes:
     """Have the UE set a dedicated bearer up (8.3.3)."""
     message = ESM.ESMActDediEPSBearerCtxtRequest(
         val={
             "ESMHeader": {"EPSBearerId": bearer, "PTI": _PTI},
             "LinkedEPSBearerId": DEFAULT_BEARER,
             "EPSQoS": _qos(qci),
-            "TFT": TFT,
+            "TFT": traffic.encode(),
         }
     )
     return protect(_octets(message), SecurityHeader.INTEGRITY_AND_CIPHER, count)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mobiscud.core.errors import MobiScudError
+from testbed.tft import Protocol
 
 Truth = dict[str, Any]
 
@@ -70,9 +71,9 @@ class RanClient:
         """Update the tracking area; ``active`` keeps the connection."""
         return await self._ask(do="tau", ue=ue, active=active)
 
-    async def bearer(self, ue: str, *, qci: int = 1, release: bool = False) -> Truth:
-        """Have the network set a dedicated bearer up, or release it."""
-        return await self._ask(do="bearer", ue=ue, qci=qci, release=release)
+    async def bearer(self, ue: str, *, qci: int = 1, protocol: Protocol = "udp", release: bool = False) -> Truth:
+        """Have the network set a dedicated bearer up for the traffic of a protocol, or release the newest."""
+        return await self._ask(do="bearer", ue=ue, qci=qci, protocol=protocol, release=release)
 
     async def status(self) -> Truth:
         """All UEs, and what the user planes have counted."""

@@ -6,13 +6,13 @@
     {"id": 4, "do": "service", "ue": "ue1"}
     {"id": 5, "do": "detach", "ue": "ue1", "switch_off": false}
     {"id": 6, "do": "tau", "ue": "ue1", "active": false}
-    {"id": 7, "do": "bearer", "ue": "ue1", "qci": 1, "release": false}
+    {"id": 7, "do": "bearer", "ue": "ue1", "qci": 1, "protocol": "udp", "release": false}
     {"id": 8, "do": "status"}
 
 A handover is of ``kind`` s1 or x2, and an S1 handover may have the ``outcome`` ok, cancel or failure. A service
-request may name another ``enb``, to which the UE has moved while idle. ``bearer`` sets a dedicated one up, or releases
-the newest. Status tells of all UEs, how many S1 connections
-each eNodeB has, and what the user planes have counted.
+request may name another ``enb``, to which the UE has moved while idle. ``bearer`` sets a dedicated one up for
+the UE's traffic of a ``protocol`` (udp, tcp, icmp), or releases the newest. Status tells of all UEs, how many S1
+connections each eNodeB has, and what the user planes have counted.
 
 The answer carries the truth of the procedure in the form of a line of a truth file (``ev``, ``t0``, ``t``, ``imsi``,
 ``ue_ip``, ``enb``, ``enb_id``, ``cell``, ids and TEIDs, ``from`` and ``from_enb_id`` of a handover) with ``ok`` and
@@ -37,6 +37,7 @@ from testbed.enb import Enodeb
 from testbed.mailbox import ProcedureError
 from testbed.ran_ue import RanUe
 from testbed.s1ap_build import S1apMessage
+from testbed.tft import Protocol
 
 
 class _Request(BaseModel):
@@ -86,6 +87,7 @@ class Bearer(_Request):
     do: Literal["bearer"]
     ue: str
     qci: Annotated[int, Field(ge=1, le=9)] = 1
+    protocol: Protocol = "udp"
     release: bool = False
 
 
@@ -227,7 +229,7 @@ class ControlServer:
                 await ue.release_bearer()
                 return "bearer_release"
             case Bearer():
-                await ue.request_bearer(request.qci)
+                await ue.request_bearer(request.qci, request.protocol)
                 return "bearer_setup"
 
     def _enb(self, number: int) -> Enodeb:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from mobiscud.core.ids import FTeid, Imsi, Teid
+from mobiscud.core.ids import FTeid, Imsi
 from testbed import nas_build as nas
 from testbed import s1ap_build as s1ap
 from testbed.enb import Downward, Enodeb, S1Connection
@@ -20,6 +20,7 @@ from testbed.lte_config import UeConfig
 from testbed.mailbox import Mailbox, ProcedureError
 from testbed.rrc_samples import UE_RADIO_CAPABILITY, source_to_target, target_to_source
 from testbed.s1ap_build import S1apMessage
+from testbed.tft import NUMBERS, Protocol, Template
 from testbed.ue_routes import UeRoutes
 
 E_RAB_ID: Final = nas.DEFAULT_BEARER
@@ -63,8 +64,8 @@ class RanUe:
         self._address: str | None = None
         self._nas_count = 0
         self._handover: _Handover | None = None
-        self._dedicated: dict[int, FTeid] = {}
-        """The S-GW's end of each bearer beside the default one, by E-RAB identity."""
+        self._dedicated: dict[int, Template] = {}
+        """What each bearer beside the default one carries, by E-RAB identity."""
 
     @property
     def state(self) -> str:
@@ -198,16 +199,19 @@ class RanUe:
             await self._expect_nas(connection, nas.EmmType.TAU_ACCEPT)
             await self._expect(connection, "UEContextReleaseCommand")
 
-    async def request_bearer(self, qci: int) -> None:
-        """Have a dedicated bearer set up."""
+    async def request_bearer(self, qci: int, protocol: Protocol) -> None:
+        """Have a dedicated bearer set up for all traffic of a protocol that no earlier one carries."""
         self.mailbox.clear()
         connection = self._connected()
         self._nas_count += 1
-        await self._send_nas(connection, nas.bearer_request(qci, self._nas_count))
+        precedence = 1 + max((traffic.precedence for traffic in self._dedicated.values()), default=-1)
+        wanted = Template(NUMBERS[protocol], precedence)
+        await self._send_nas(connection, nas.bearer_request(qci, wanted, self._nas_count))
         setup = await self._expect(connection, "E-RABSetupRequest")
         (e_rab,) = setup.ies["E_RABToBeSetupListBearerSUReq"]
         activation = nas.read(e_rab["nAS-PDU"])
         await self._uu()
+        self._dedicated[e_rab["e-RAB-ID"]] = nas.traffic_granted_of(activation)
         downlink = self._open_dedicated(connection, e_rab)
         item = {"e-RAB-ID": e_rab["e-RAB-ID"], **s1ap.tunnel_value(downlink)}
         connection.send("E-RABSetupResponse", E_RABSetupListBearerSURes=[item])
@@ -226,14 +230,18 @@ class RanUe:
         await self._expect(connection, "E-RABReleaseCommand")
         await self._uu()
         del self._dedicated[number]
+        connection.close_dedicated(number)
         connection.send("E-RABReleaseResponse", E_RABReleaseListBearerRelComp=[{"e-RAB-ID": number}])
         self._nas_count += 1
         await self._send_nas(connection, nas.bearer_released(number, self._nas_count))
 
     def _open_dedicated(self, connection: S1Connection, e_rab: Mapping[str, Any]) -> FTeid:
-        """The eNodeB's end of a dedicated bearer. The emulated UE sends nothing on it."""
-        self._dedicated[e_rab["e-RAB-ID"]] = s1ap.tunnel_of(e_rab)
-        return FTeid(connection.enb.address, Teid(connection.enb.new_teid()))
+        """The eNodeB's end of a dedicated bearer, which carries what the UE keeps its template for."""
+        number = e_rab["e-RAB-ID"]
+        if number not in self._dedicated:
+            raise ProcedureError(f"the UE knows no bearer {number}")
+        traffic = self._dedicated[number]
+        return connection.open_dedicated(number, s1ap.tunnel_of(e_rab), self._packed_address(), traffic)
 
     async def idle(self) -> None:
         """Release the connection, as after inactivity."""
@@ -330,6 +338,8 @@ class RanUe:
         if source.bearer is None:
             raise ProcedureError("the UE has no bearer")
         source.enb.user_plane.leave(source.bearer, forward_to)
+        for bearer in source.dedicated.values():  # the target has not admitted them
+            source.enb.user_plane.leave(bearer, None)
 
     async def _arrive(self, target: S1Connection) -> None:
         """From the command on the radio link to the UE's confirmation at the target."""

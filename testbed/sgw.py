@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from mobiscud.core.errors import DecodeError
 from mobiscud.core.ids import FTeid, Teid
+from testbed import tft
 from testbed.gateway_user_plane import PgwUserPlane, Session, SgwUserPlane
 from testbed.gtpu_socket import GTPU_PORT
 from testbed.gtpv2_build import (
@@ -49,7 +50,6 @@ class _SgwContext:
     own_teid: int
     mme: FTeid
     ue_address: ipaddress.IPv4Address
-    pgw_teid: int
     user_plane: Session
     dedicated: dict[int, Session] = field(default_factory=dict)
     """By EPS bearer identity."""
@@ -136,7 +136,7 @@ class Gateways:
         pgw_teid = _new_teid()
         pgw_end = (str(self._pgw.s5_address), GTPU_PORT)
         session = Session(s1u_teid=_new_teid(), s5u_teid=_new_teid(), pgw=pgw_end, pgw_teid=pgw_teid)
-        context = _SgwContext(_new_teid(), mme, ue_address, pgw_teid, session)
+        context = _SgwContext(_new_teid(), mme, ue_address, session)
         self._contexts[context.own_teid] = context
         self._sgw_user.add(session)
         self._pgw_user.add(ue_address.packed, pgw_teid, (str(self._sgw.s5_address), GTPU_PORT), session.s5u_teid)
@@ -186,18 +186,20 @@ class Gateways:
         if ended:
             for number in ended:
                 if (session := context.dedicated.pop(number, None)) is not None:
-                    self._sgw_user.remove(session)
+                    self._close(context, session)
             ies = tuple(Ie(IeType.EBI, bytes((number,)), 1) for number in ended)
             return Gtpv2Message(MessageType.DELETE_BEARER_REQUEST, context.mme.teid, command.sequence, ies)
-        default = context.user_plane
-        session = Session(_new_teid(), _new_teid(), default.pgw, default.pgw_teid)
+        session = Session(_new_teid(), _new_teid(), context.user_plane.pgw, _new_teid())
         self._sgw_user.add(session)
+        sgw = (str(self._sgw.s5_address), GTPU_PORT)
+        traffic = tft.decode(command.find(IeType.TAD))
+        self._pgw_user.add(context.ue_address.packed, session.pgw_teid, sgw, session.s5u_teid, traffic)
         self._asked[session.s1u_teid] = session
         bearer = bearer_context(
             ebi(0),
             Ie(IeType.BEARER_TFT, command.find(IeType.TAD)),
             f_teid(Interface.S1U_SGW, FTeid(str(self._sgw.s1u_address), Teid(session.s1u_teid))),
-            f_teid(Interface.S5U_PGW, FTeid(str(self._pgw.s5_address), Teid(default.pgw_teid)), instance=1),
+            f_teid(Interface.S5U_PGW, FTeid(str(self._pgw.s5_address), Teid(session.pgw_teid)), instance=1),
             dedicated_bearer_qos(command.find(IeType.FLOW_QOS)[0]),
         )
         ies = (Ie(IeType.PTI, command.find(IeType.PTI)), ebi(DEFAULT_BEARER), bearer)
@@ -229,16 +231,21 @@ class Gateways:
         self._stop_forwarding(context)
         del self._contexts[context.own_teid]
         for session in (context.user_plane, *context.dedicated.values()):
-            self._sgw_user.remove(session)
-        self._pgw_user.remove(context.ue_address.packed, context.pgw_teid)
+            self._close(context, session)
         self._returned.append(context.ue_address)
+
+    def _close(self, context: _SgwContext, session: Session) -> None:
+        self._sgw_user.remove(session)
+        self._pgw_user.remove(context.ue_address.packed, session.pgw_teid)
 
     def _notify_downlink_data(self, session: Session) -> None:
         for context in self._contexts.values():
-            if context.user_plane is session:
+            sessions = {DEFAULT_BEARER: context.user_plane} | context.dedicated
+            number = next((number for number, known in sessions.items() if known is session), None)
+            if number is not None:
                 self._notification += 1
                 notification = Gtpv2Message(
-                    MessageType.DOWNLINK_DATA_NOTIFICATION, context.mme.teid, self._notification, (ebi(DEFAULT_BEARER),)
+                    MessageType.DOWNLINK_DATA_NOTIFICATION, context.mme.teid, self._notification, (ebi(number),)
                 )
                 self._s11.sendto(encode(notification), (context.mme.address, GTPC_PORT))
 

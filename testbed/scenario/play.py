@@ -261,9 +261,9 @@ class Play:
             case TauStep():
                 await self._told(f"{ue}: tracking area update", bed.ran.tau(ue, active=step.active))
             case BearerStep():
-                verb = "released" if step.release else "set up"
-                work = bed.ran.bearer(ue, qci=step.qci, release=step.release)
-                await self._told(f"{ue}: dedicated bearer of QCI {step.qci} {verb}", work)
+                what = "the newest, released" if step.release else f"for {step.protocol}, of QCI {step.qci}"
+                work = bed.ran.bearer(ue, qci=step.qci, protocol=step.protocol, release=step.release)
+                await self._told(f"{ue}: dedicated bearer {what}", work)
             case _ if step.do == "page":
                 await self._told(f"{ue} is paged", self._page(number))
             case _ if step.do == "idle":

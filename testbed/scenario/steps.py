@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from testbed.tft import Protocol
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Cell = Annotated[int, Field(ge=1, le=8)]
@@ -81,10 +83,11 @@ class TauStep(Moment):
 
 
 class BearerStep(Moment):
-    """The network sets a dedicated bearer up, or takes it down."""
+    """The network sets a dedicated bearer up for the UE's traffic of a protocol, or takes the newest down."""
 
     do: Literal["bearer"]
     qci: Annotated[int, Field(ge=1, le=9)] = 1
+    protocol: Protocol = "udp"
     release: bool = False
 
 

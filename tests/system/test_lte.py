@@ -302,6 +302,66 @@ async def test_bearers_and_tracking_areas(lte: Lte) -> None:
     assert [(bearer["e_rab_id"], bearer["qci"]) for bearer in first["bearers"]] == [(6, 1)]
 
 
+async def test_a_dedicated_bearer_carries_its_traffic_and_no_other(lte: Lte) -> None:
+    """UDP both ways by the bearer that was set up for it, ping by the default one; after its release all by that."""
+    async with (
+        lte.capture("s1", "core", "s1") as s1u,
+        lte.capture("s5", "core", "s5") as s5u,
+        RanClient(lte.control_socket) as ran,
+    ):
+        address = (await ran.attach("ue1", 1))["ue_ip"]
+        with (
+            socket_in(lte.namespace("inet"), socket.AF_INET, socket.SOCK_DGRAM) as server,
+            socket_in(lte.namespace("ue"), socket.AF_INET, socket.SOCK_DGRAM) as client,
+        ):
+            server.bind((INTERNET_SERVER, 7000))
+            client.bind((address, 7001))
+
+            async def to_and_fro(word: bytes) -> None:
+                for sender, to, receiver in (
+                    (client, (INTERNET_SERVER, 7000), server),
+                    (server, (address, 7001), client),
+                ):
+                    await loop.sock_sendto(sender, word, to)
+                    assert await asyncio.wait_for(loop.sock_recv(receiver, 100), PATIENCE_S) == word
+
+            loop = asyncio.get_running_loop()
+            await to_and_fro(b"before")
+            assert (await ran.bearer("ue1", qci=1, protocol="udp"))["dedicated"] == [6]
+            await to_and_fro(b"beside")
+            await lte.ping("ue", INTERNET_SERVER, count=1)
+            await ran.idle("ue1")
+            assert (await ran.service("ue1", 1))["dedicated"] == [6], "the network has kept it"
+            await to_and_fro(b"awake")
+            await ran.idle("ue1")
+            await loop.sock_sendto(server, b"called", (address, 7001))  # its own bearer has the network page the UE
+            assert await asyncio.wait_for(loop.sock_recv(client, 100), PATIENCE_S) == b"called"
+            await ran.bearer("ue1", release=True)
+            await to_and_fro(b"behind")
+    for capture in (s1u, s5u):
+        up, down = await tunnels(capture)
+        # The S-GW's and the P-GW's ends persist; an eNodeB's ends with the connection.
+        assert up["before"] == up["ping"] == up["behind"]
+        assert up["beside"] == up["awake"] != up["before"]
+        assert down["before"] == down["ping"] != down["beside"]
+        assert down["called"] != down["behind"]
+        assert await tshark(capture, "-Y", "_ws.malformed || _ws.expert.severity >= 0x600000") == []
+
+
+async def tunnels(capture: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """By which TEID each word went up, and by which down; ``ping`` stands for ICMP."""
+    up: dict[str, str] = {}
+    down: dict[str, str] = {}
+    fields = ("-T", "fields", "-e", "gtp.teid", "-e", "ip.dst", "-e", "ip.proto", "-e", "udp.payload")
+    for line in await tshark(capture, "-Y", "gtp.message == 255", *fields):
+        teid, to, protocols, payloads = line.split("\t")
+        icmp = protocols.split(",")[-1] == "1"
+        word = "ping" if icmp else bytes.fromhex(payloads.split(",")[-1]).decode()
+        way = up if to.split(",")[-1] == INTERNET_SERVER else down
+        assert way.setdefault(word, teid) == teid, word
+    return up, down
+
+
 FACTS = {
     "attach": ["ue.attached"],
     "service": ["ue.connected"],

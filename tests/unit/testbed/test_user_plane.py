@@ -14,6 +14,7 @@ from testbed import enb_user_plane
 from testbed.enb_user_plane import EnbUserPlane, RadioBearer, Stage
 from testbed.gateway_user_plane import PgwUserPlane, Session, SgwUserPlane
 from testbed.gtpu_socket import GTPU_PORT, echo_response, end_marker, gpdu_header, payload_offset
+from testbed.tft import Template
 
 UE = bytes((45, 45, 0, 2))
 SERVER = bytes((198, 51, 100, 8))
@@ -116,6 +117,43 @@ async def test_enb_drops_and_counts_what_has_no_bearer(enb: EnbHop) -> None:
     await turn()
     assert (enb.s1u.sent, enb.radio.sent) == ([], [])
     assert enb.plane.counters.dropped == 2
+
+
+def of_protocol(packet: bytes, protocol: int) -> bytes:
+    return packet[:9] + bytes((protocol,)) + packet[10:]
+
+
+async def test_enb_takes_the_bearer_whose_template_holds_the_packet(enb: EnbHop) -> None:
+    # Set up in this order; both want UDP, and the lower precedence has its way.
+    later = RadioBearer(UE, 0x1B, ("10.0.0.2", 2152), 0x2B, traffic=Template(17, precedence=1))
+    first = RadioBearer(UE, 0x1A, ("10.0.0.2", 2152), 0x2A, traffic=Template(17, precedence=0))
+    enb.plane.add(later)
+    enb.plane.add(first)
+    udp, icmp = of_protocol(UPLINK, 17), of_protocol(UPLINK, 1)
+
+    async def teids() -> list[int]:
+        enb.s1u.sent.clear()
+        for packet in (udp, icmp):
+            enb.radio.arrives(packet)
+        await turn()
+        return [int.from_bytes(packet[4:8], "big") for packet, _ in enb.s1u.sent]
+
+    assert await teids() == [0x1A, 0xA]
+    enb.plane.remove(first)
+    assert await teids() == [0x1B, 0xA]
+    enb.plane.remove(later)
+    assert await teids() == [0xA, 0xA]
+    enb.s1u.arrives(gpdu(0x2A, DOWNLINK))
+    await turn()
+    assert enb.radio.sent == [], "a bearer that is gone carries nothing down"
+
+
+async def test_a_new_default_bearer_ends_those_beside_the_old_one(enb: EnbHop) -> None:
+    enb.plane.add(RadioBearer(UE, 0x1A, ("10.0.0.2", 2152), 0x2A, traffic=Template(17)))
+    enb.plane.add(RadioBearer(UE, 0xAA, ("10.0.0.2", 2152), 0xBB))
+    enb.radio.arrives(of_protocol(UPLINK, 17))
+    await turn()
+    assert [packet[4:8].hex() for packet, _ in enb.s1u.sent] == ["000000aa"]
 
 
 class Target(EnbHop):
@@ -404,3 +442,22 @@ async def test_pgw_drops_what_is_for_nobody(pgw: PgwHop) -> None:
     pgw.network.send(DOWNLINK)
     await turn()
     assert (pgw.s5u.sent, pgw.plane.counters.dropped) == ([], 1)
+
+
+async def test_pgw_takes_the_tunnel_whose_template_holds_the_packet(pgw: PgwHop) -> None:
+    pgw.plane.add(UE, 0x19, ("10.0.1.1", 2152), 0x15, Template(17))
+    udp, icmp = of_protocol(DOWNLINK, 17), of_protocol(DOWNLINK, 1)
+    pgw.network.send(udp)
+    pgw.network.send(icmp)
+    pgw.s5u.arrives(gpdu(0x19, UPLINK))
+    await turn()
+    to = ("10.0.1.1", 2152)
+    assert pgw.s5u.sent == [(gpdu(0x15, udp), to), (gpdu(0x5, icmp), to)]
+    assert pgw.came_out() == UPLINK
+
+    pgw.plane.remove(UE, 0x19)
+    pgw.network.send(udp)
+    pgw.s5u.arrives(gpdu(0x19, UPLINK))
+    await turn()
+    assert pgw.s5u.sent[2:] == [(gpdu(0x5, udp), to)]
+    assert pgw.came_out() is None
