@@ -38,6 +38,7 @@ ues:
     steps:
       - {at_s: 1, do: bearer, qci: 1}
       - {at_s: 1.5, do: handover, to: 2}
+      - {at_s: 2.2, do: handover, to: 1, outcome: failure}
       - {at_s: 2.5, do: handover, to: 1, outcome: cancel}
       - {at_s: 3, do: tau}
       - {at_s: 3.5, do: handover, to: 1, kind: x2}
@@ -56,6 +57,9 @@ faults:
   - {at_s: 7, do: cut, link: sgi, for_s: 0.5}
   - {when: pvm.migrating, do: kill, part: c1}
 """
+
+PROCEDURES = {0, 1, 2, 3, 4, 5, 7, 9, 10, 11, 12, 13, 17, 18, 23}
+"""Of S1AP, what is in it (TS 36.413 9.3.7): handover, path switch, cancel, E-RABs, context, paging, NAS, release."""
 
 
 @pytest.fixture
@@ -90,7 +94,7 @@ def test_an_experiment_leaves_its_results_and_nothing_else(scenario: Path, tmp_p
     truths = [json.loads(line) for line in (out / "runs/only-1/truths.jsonl").read_text().splitlines()]
     done_by_one = [truth["ev"] for truth in truths if truth["imsi"].endswith("1")]
     assert done_by_one == [
-        *("attach", "bearer_setup", "s1_handover", "s1_handover_cancel", "tau", "x2_handover"),
+        *("attach", "bearer_setup", "s1_handover", "s1_handover_failure", "s1_handover_cancel", "tau", "x2_handover"),
         *("bearer_setup", "bearer_release", "detach"),
     ]
     assert "page" in [truth["ev"] for truth in truths]
@@ -104,9 +108,19 @@ def test_an_experiment_leaves_its_results_and_nothing_else(scenario: Path, tmp_p
     for plot in ("curves.svg", "curves.png", "report.html"):
         assert (out / plot).stat().st_size > 1000
 
+    capture = out / "runs" / "only-1" / "signalling.pcap"
+    assert tshark(capture, "-Y", "_ws.malformed || _ws.expert.severity >= 0x600000") == [], "all of it decodes cleanly"
+    procedures = set(tshark(capture, "-Y", "s1ap", "-T", "fields", "-e", "s1ap.procedureCode", "-E", "occurrence=f"))
+    assert {int(code) for code in procedures} >= PROCEDURES
+
     ladder = subprocess.run([*MOBISCUD, "ladder", str(out)], stdout=subprocess.PIPE, text=True, check=True)
     assert "Handover Cancel" in ladder.stdout
     assert "Activate Dedicated EPS Bearer" in ladder.stdout
+
+
+def tshark(capture: Path, *arguments: str) -> list[str]:
+    command = ["tshark", "-n", "-r", str(capture), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_an_interrupted_experiment_leaves_nothing(
