@@ -20,8 +20,8 @@ STYLES: Final = (
     ("#d55e00", "s", "--"),
     ("#009e73", "^", "-."),
     ("#cc79a7", "D", ":"),
-    ("#56b4e9", "v", "-"),
-    ("#000000", "P", "--"),
+    ("#000000", "v", "-"),
+    ("#56b4e9", "P", "--"),
 )
 """Colours that the colour-blind tell apart, and marks and strokes for who prints in black."""
 LOOK: Final = {
