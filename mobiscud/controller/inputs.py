@@ -126,6 +126,8 @@ class PvmGone:
     """The PVM no longer runs in ``cloudlet``, or could not be started there."""
 
     cloudlet: CloudletId
+    epoch: int = 0
+    """The ledger's; 0: not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ class DetourAsked:
     """The rules of ``by`` stand: the UE's traffic may be sent there when the UE is."""
 
     by: CloudletId
+    epoch: int = 0
+    """What the asker knows of the ledger; 0: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,8 @@ class PvmKept:
     """The PVM does not run, and goes on from ``cloudlet`` when its UE is back."""
 
     cloudlet: CloudletId
+    epoch: int = 0
+    """The ledger's; 0: not told."""
 
 
 # From our own parts ----------------------------------------------------------------------------------------------
@@ -387,9 +393,9 @@ def read(event: UeEvent, cloudlet_of: Mapping[int | str, CloudletId], our_enbs: 
             return PvmSeen(cloudlet, epoch or 0) if cloudlet else None
         case PvmMigrationFailed(from_cloudlet=cloudlet, epoch=epoch):
             return PvmSeen(cloudlet, epoch or 0) if cloudlet else None
-        case PvmStopped(to_cloudlet=cloudlet) if cloudlet:
-            return PvmKept(cloudlet)
-        case PvmStopped(from_cloudlet=cloudlet):
-            return PvmGone(cloudlet) if cloudlet else None
+        case PvmStopped(to_cloudlet=cloudlet, epoch=epoch) if cloudlet:
+            return PvmKept(cloudlet, epoch or 0)
+        case PvmStopped(from_cloudlet=cloudlet, epoch=epoch):
+            return PvmGone(cloudlet, epoch or 0) if cloudlet else None
         case _:
             return None

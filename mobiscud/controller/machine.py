@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from mobiscud.controller.inputs import HaltedThere, Input, MovedHere, PvmSeen, StaysThere
+from mobiscud.controller.inputs import HaltedThere, Input, MovedHere, PvmGone, PvmKept, PvmSeen, StaysThere
 from mobiscud.controller.record import Phase, UeRecord, replace
 from mobiscud.controller.roles import away, source, target, waiting
 from mobiscud.controller.roles.places import Result, Rows, Step
@@ -51,7 +51,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Input]], Step]] = {
     (phase, happened): row for phase, rows in _ROWS.items() for happened, row in rows.items()
 }
 
-_OF_THE_LEDGER: Final = (PvmSeen, MovedHere, HaltedThere, StaysThere)
+_OF_THE_LEDGER: Final = (PvmSeen, PvmGone, PvmKept, MovedHere, HaltedThere, StaysThere)
 """The inputs that tell since when something is so; what is told of an earlier epoch than ours is over."""
 
 

@@ -84,7 +84,7 @@ class Peers:
 
     async def ask_detour(self, ue: UeKey, of: CloudletId) -> None:
         """Until it is granted, or no longer wanted."""
-        while not await self._ask(of, "detour", {"ue": ue, "by": self._around.here}):
+        while not await self._ask(of, "detour", {"ue": ue, "by": self._around.here, "epoch": self._records[ue].epoch}):
             await asyncio.sleep(AGAIN_S)
             record = self._records[ue]
             if record.pvm_at != of or record.phase not in (Phase.PREPARED, Phase.DETOURED, Phase.PULLING):
@@ -167,7 +167,7 @@ def _epoch_of(body: Body) -> int:
 
 
 _INPUTS: Final[Mapping[str, Callable[[Body], Input]]] = {
-    "detour": lambda body: DetourAsked(CloudletId(str(body["by"]))),
+    "detour": lambda body: DetourAsked(CloudletId(str(body["by"])), int(body.get("epoch", 0))),
     "move": lambda body: MoveAsked(CloudletId(str(body["to"])), int(body.get("epoch", 0))),
     "halted": lambda body: HaltedThere(int(body["at"]), int(body.get("epoch", 0))),
     "moved": lambda body: MovedHere(float(body["total_ms"]), int(body.get("epoch", 0))),

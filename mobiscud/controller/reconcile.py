@@ -66,7 +66,7 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
             return r, (StopPvm(r.pvm),)
         case Phase.AWAY if r.ue_at == r.here and r.pvm_at not in (None, r.here) and r.tunnels.downlink is not None:
             return unsettle(r, OffloadActivated)  # that it runs there may have been said while nobody heard
-        case Phase.AWAY if runs_here and r.pvm_at is None and not r.registered:
+        case Phase.AWAY if runs_here and r.pvm_at is None:  # we died before it was stopped
             return r, (*again, StopPvm(r.pvm), Announce(PvmStopped, from_cloudlet=r.here))
         case Phase.LENDING | Phase.PARKED if not runs_here and r.keeps:
             kept = replace(r, phase=Phase.DORMANT, ready=(), tunnels=NO_TUNNELS, standby=())

@@ -96,9 +96,15 @@ def waits_for_core(path: PathSpec, cloudlet: CloudletId | None) -> bool:
 class Site:
     """Three cloudlets, their controllers, and the UE."""
 
-    def __init__(self, chance: random.Random, migration: MigrationConfig, loss: float) -> None:
-        """``loss``: how likely a request is lost, and how likely its answer. VMs with a term of absence are kept."""
+    def __init__(
+        self, chance: random.Random, migration: MigrationConfig, loss: float = 0.0, *, keeps: bool = True
+    ) -> None:
+        """``loss``: how likely a request is lost, and how likely its answer.
+
+        ``keeps``: VMs with a term of absence go on from where they stopped.
+        """
         self.loss = loss
+        self._keeps = keeps and migration.absence_s is not None
         self._chance = chance
         self._migration = migration
         self._stack = contextlib.AsyncExitStack()
@@ -123,7 +129,7 @@ class Site:
                 kernel=Path("/k"),
                 initrd=Path("/i"),
                 bandwidth_mib_s=100,
-                on_stop="destroy" if self._migration.absence_s is None else "save",
+                on_stop="save" if self._keeps else "destroy",
             )
             host = PersonalVmHost(
                 config,
@@ -173,6 +179,16 @@ class Site:
         await self._start(cloudlet)
         if self.state is not None:
             self.controllers[cloudlet].on_state(self.state)
+
+    def die_at_next_step(self, cloudlet: CloudletId) -> None:
+        """The controller dies when it has remembered its next step and done nothing of it, and another begins."""
+
+        def die() -> None:
+            restarting = asyncio.create_task(self.restart(cloudlet))
+            self._stack.callback(restarting.cancel)
+            raise AdapterError("killed")
+
+        self._memories[cloudlet].on_put = die
 
     def change(self, migration: MigrationConfig) -> None:
         """All nodes read their files again."""
@@ -246,6 +262,8 @@ class Site:
                     hypervisor.breaks = LEFT[enb - 1]
             case "restart":
                 await self.restart(CLOUDLETS[enb % len(CLOUDLETS)])
+            case "die":
+                self.die_at_next_step(CLOUDLETS[enb % len(CLOUDLETS)])
             case "unplug":
                 self.switches[CLOUDLETS[enb % len(CLOUDLETS)]].unplug()
             case "handover" if self.at is not None and self._coming is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pydantic import TypeAdapter
 
@@ -55,12 +55,17 @@ class Memory:
 
     def __init__(self) -> None:
         self._texts: dict[UeKey, bytes] = {}
+        self.on_put: Callable[[], None] | None = None
+        """Called once, when something has been remembered and nothing of it done; may raise."""
 
     def load(self) -> dict[UeKey, UeRecord]:
         return {ue: RECORD.validate_json(text) for ue, text in self._texts.items()}
 
     def put(self, records: Mapping[UeKey, UeRecord]) -> None:
         self._texts |= {ue: RECORD.dump_json(record) for ue, record in records.items()}
+        on_put, self.on_put = self.on_put, None
+        if on_put is not None:
+            on_put()
 
 
 class Inlet:

@@ -34,6 +34,7 @@ DEEDS = (
     "restart",
     "break",
     "unplug",
+    "die",
 )
 steps = st.tuples(st.sampled_from(DEEDS), st.integers(1, UNCOVERED), st.sampled_from((0.0, 0.003, 0.05, 0.4, 5.0)))
 MIGRATIONS = (
@@ -54,8 +55,10 @@ STAY = MigrationConfig(policy="stay")
 COSTS_EARLY = MigrationConfig(policy="cost", start="at_preparing")
 
 
-async def walk(way: list[tuple[str, int, float]], seed: int, migration: MigrationConfig, loss: float = 0.0) -> None:
-    async with Site(random.Random(seed), migration, loss) as site:
+async def walk(
+    way: list[tuple[str, int, float]], seed: int, migration: MigrationConfig, loss: float = 0.0, *, keeps: bool = True
+) -> None:
+    async with Site(random.Random(seed), migration, loss, keeps=keeps) as site:
         for deed, enb, pause_s in way:
             await site.do(deed, enb)
             await asyncio.sleep(pause_s)
@@ -124,6 +127,7 @@ def test_what_was_found_once_holds(
     migration=st.sampled_from(MIGRATIONS),
     loss=st.sampled_from((0.0, 0.1)),
     absence_s=st.sampled_from((None, 0.0, 0.1, 2.0)),
+    keeps=st.booleans(),
 )
 def test_wherever_a_ue_walks_its_vm_is_there(
     way: list[tuple[str, int, float]],
@@ -131,9 +135,10 @@ def test_wherever_a_ue_walks_its_vm_is_there(
     migration: MigrationConfig,
     loss: float,
     absence_s: float | None,
+    keeps: bool,
 ) -> None:
     migration = migration.model_copy(update={"absence_s": absence_s})
-    run(walk([("attach", 1, 1.0), *way], seed, migration, loss))
+    run(walk([("attach", 1, 1.0), *way], seed, migration, loss, keeps=keeps))
 
 
 def test_a_vm_that_was_kept_is_fetched_from_where_it_is() -> None:
@@ -174,6 +179,18 @@ def test_a_policy_that_changes_is_in_force_for_who_is_served_over_a_detour() -> 
 def test_a_source_that_dies_before_it_tells_that_the_vm_stays_is_asked() -> None:
     way = [("handover", 2, 0.003), ("handover", 1, 0.0), ("handover", 4, 0.003), ("restart", 3, 0.0)]
     run(walk([("attach", 1, 1.0), *way], 0, MigrationConfig()))
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize(
+    "back", [("service", 2, 0.0), ("service", 1, 0.0), ("detach", 1, 0.0)], ids=lambda back: back[0]
+)
+def test_a_vm_that_was_to_stop_when_its_controller_died_has_one_owner(
+    back: tuple[str, int, float], keeps: bool
+) -> None:
+    """It dies when it has written down that the VM stops, and before it does; the UE is elsewhere by then."""
+    way = [("attach", 1, 1.0), ("idle", 1, 0.05), ("die", 3, 0.4), back]
+    run(walk(way, 0, STAY.model_copy(update={"absence_s": 0.1}), keeps=keeps))
 
 
 def test_the_walk_of_the_paper() -> None:

@@ -21,8 +21,8 @@ from mobiscud.controller.record import Phase, UeRecord, replace
 from mobiscud.controller.roles.places import Arrival, Result, Rows, placed, stand_by, started_elsewhere, unsettle
 from mobiscud.controller.roles.shared import forget, go_idle, point_to, refuse_detour
 from mobiscud.controller.roles.target import expect, pulled
-from mobiscud.core.commands import StartPvm
-from mobiscud.core.events import OffloadActivated
+from mobiscud.core.commands import Announce, StartPvm
+from mobiscud.core.events import OffloadActivated, PvmStopped
 
 
 def _arrive(r: UeRecord, i: Arrival) -> Result:
@@ -43,6 +43,16 @@ def _pvm_seen(r: UeRecord, i: PvmSeen) -> Result:
     if r.ue_at == r.here != i.cloudlet and r.ue_ip is not None and r.tunnels.downlink is not None:
         return unsettle(replace(r, pvm_at=i.cloudlet), OffloadActivated)
     return _note_pvm(r, i)
+
+
+def _refuse_detour(r: UeRecord, i: DetourAsked) -> Result:
+    """AWAY: who takes the PVM to be here, by the epoch in which it ended here, was not told so: a kill cut that short.
+
+    By that epoch it is not one that has passed to the asker, who has not heard that.
+    """
+    ended = r.pvm_at in (None, i.by) and i.epoch == r.epoch > 0
+    r, commands = refuse_detour(r, i)
+    return r, (Announce(PvmStopped, from_cloudlet=r.here), *commands) if ended else commands
 
 
 def _note_pvm(r: UeRecord, i: PvmSeen | PvmKept) -> Result:
@@ -67,6 +77,6 @@ AWAY: Final[Rows] = {
     PvmGone: _pvm_gone,
     PvmKept: _note_pvm,
     MovedHere: pulled,
-    DetourAsked: refuse_detour,
+    DetourAsked: _refuse_detour,
     MoveAsked: point_to,
 }

@@ -97,6 +97,14 @@ def test_a_kept_pvm_is_taken_up_as_what_it_is() -> None:
     assert resume(after, runs_here=True) == (after, (StopPvm(PVM),))
 
 
+@pytest.mark.parametrize(
+    "known", [{"registered": False}, {"absent": True}, {"ue_at": C2}], ids=lambda known: min(known)
+)
+def test_a_pvm_that_was_to_stop_when_the_controller_died_is_stopped(known: dict[str, Any]) -> None:
+    r = record(Phase.AWAY, **{"ue_at": None, "pvm_at": None, **known})
+    assert resume(r, runs_here=True) == (r, (StopPvm(PVM), Announce(PvmStopped, from_cloudlet=C1)))
+
+
 def test_a_detour_is_asked_for_again() -> None:
     r = record(Phase.DETOURED, pvm_at=C2)
     path = SetPath(PathSpec(IP, PVM, C2, C1, TUNNELS.uplinks, TUNNELS.downlink), None, C2)

@@ -12,8 +12,10 @@ from mobiscud.controller.inputs import (
     MoveAsked,
     MoveDue,
     PvmRunning,
+    StayedAway,
     Tunnels,
     UeArrived,
+    UeLeft,
 )
 from mobiscud.controller.machine import step
 from mobiscud.controller.record import Phase, UeRecord
@@ -21,6 +23,7 @@ from mobiscud.core.commands import (
     Announce,
     AskDetour,
     AskMove,
+    AwaitReturn,
     Command,
     Consult,
     KeepPackets,
@@ -28,9 +31,19 @@ from mobiscud.core.commands import (
     Moment,
     SetPath,
     StartPvm,
+    StopPvm,
 )
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, Pvm, UplinkTunnel
-from mobiscud.core.events import OffloadActivated, OffloadEvent, OffloadMoved, OffloadPrepared, PvmMigrating, PvmStarted
+from mobiscud.core.events import (
+    OffloadActivated,
+    OffloadEvent,
+    OffloadMoved,
+    OffloadPrepared,
+    OffloadRemoved,
+    PvmMigrating,
+    PvmStarted,
+    PvmStopped,
+)
 from mobiscud.core.ids import CloudletId, FTeid, PvmId, Teid
 
 PVM = Pvm(PvmId("pvm-1"), "172.16.1.10", "52:54:00:00:00:10")
@@ -142,3 +155,25 @@ def pushing() -> Playbook:
 
 def pulling() -> Playbook:
     return detoured().on(MoveDue(1), ARRIVING, AskMove(C1)).is_in(Phase.PULLING)
+
+
+STOPPED = (StopPvm(PVM), Announce(PvmStopped, from_cloudlet=C1))
+KEPT = (StopPvm(PVM), Announce(PvmStopped, from_cloudlet=C1, to_cloudlet=C1))
+
+
+def lingering(*, keeps: bool = False) -> Playbook:
+    """c1, whose PVM outlasts its UE's absence for a while."""
+    book = serving()
+    book.record = replace(book.record, lingers=True, keeps=keeps)
+    return book
+
+
+def dormant() -> Playbook:
+    """c1, where the PVM is kept of a UE that has detached."""
+    return (
+        lingering(keeps=True)
+        .on(UeLeft(), SetPath(None, OffloadRemoved), AwaitReturn(1))
+        .is_in(Phase.PARKED)
+        .on(StayedAway(1), *KEPT)
+        .is_in(Phase.DORMANT)
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mobiscud.controller.inputs import (
     DetourAsked,
     MoveAsked,
@@ -48,12 +46,15 @@ from tests.unit.mobiscud.machine.playbook import (
     C2,
     IP,
     PVM,
+    STOPPED,
     T1,
     T2,
     Playbook,
     core,
     detoured,
+    dormant,
     lending,
+    lingering,
     path,
     pulling,
     pushing,
@@ -63,28 +64,6 @@ from tests.unit.mobiscud.machine.playbook import (
 
 def test_attach_starts_the_pvm_and_then_the_path() -> None:
     serving()
-
-
-STOPPED = (StopPvm(PVM), Announce(PvmStopped, from_cloudlet=C1))
-KEPT = (StopPvm(PVM), Announce(PvmStopped, from_cloudlet=C1, to_cloudlet=C1))
-
-
-def lingering(*, keeps: bool = False) -> Playbook:
-    """c1, whose PVM outlasts its UE's absence for a while."""
-    book = serving()
-    book.record = replace(book.record, lingers=True, keeps=keeps)
-    return book
-
-
-def dormant() -> Playbook:
-    """c1, where the PVM is kept of a UE that has detached."""
-    return (
-        lingering(keeps=True)
-        .on(UeLeft(), SetPath(None, OffloadRemoved), AwaitReturn(1))
-        .is_in(Phase.PARKED)
-        .on(StayedAway(1), *KEPT)
-        .is_in(Phase.DORMANT)
-    )
 
 
 def test_a_pvm_waits_for_its_ue_and_then_stops() -> None:

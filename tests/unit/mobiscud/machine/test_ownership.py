@@ -19,8 +19,10 @@ from mobiscud.controller.inputs import (
     MoveSucceeded,
     NotReady,
     PvmGone,
+    PvmKept,
     PvmSeen,
     StaysThere,
+    UeArrived,
     UeLeft,
 )
 from mobiscud.controller.record import Phase
@@ -52,18 +54,19 @@ from tests.unit.mobiscud.machine.playbook import (
     IP,
     MIGRATING,
     PVM,
+    STOPPED,
     T1,
     T2,
     T3,
     Playbook,
     detoured,
+    dormant,
     lending,
     path,
     pulling,
     pushing,
     serving,
 )
-from tests.unit.mobiscud.machine.test_life import STOPPED, dormant
 
 
 def test_what_was_heard_already_means_nothing() -> None:
@@ -113,6 +116,24 @@ def test_what_is_said_of_a_migration_that_has_ended_means_nothing() -> None:
     target = pulling().on(StaysThere("link down", epoch=2), *DETOUR_AGAIN)
     assert target.record.epoch == 2
     target.ignores(HaltedThere(7, epoch=1)).ignores(PvmSeen(C3, epoch=1)).is_in(Phase.DETOURED)
+
+
+def test_what_is_said_late_of_a_stop_means_nothing() -> None:
+    """It has been started again since, and has an owner with a higher epoch."""
+    target = Playbook(C2, phase=Phase.DETOURED, registered=True, ue_ip=IP, ue_at=C2, pvm_at=C1, tunnels=T2, epoch=3)
+    target.ignores(PvmGone(C1, epoch=2)).ignores(PvmKept(C1, epoch=2)).is_in(Phase.DETOURED)
+    target.on(PvmGone(C1, epoch=3), SetPath(None, OffloadRemoved), StartPvm(PVM)).is_in(Phase.STARTING)
+    assert Playbook(C3, pvm_at=C1, epoch=2).on(PvmKept(C1, epoch=4)).record.epoch == 4
+
+
+def test_who_died_before_it_said_that_a_pvm_has_ended_says_so_when_asked_for_it() -> None:
+    ended = Playbook(C1, phase=Phase.AWAY, registered=True, ue_ip=IP, epoch=3)
+    stopped, refused = Announce(PvmStopped, from_cloudlet=C1), Refuse("the personal VM is not here")
+    ended.on(DetourAsked(C2, epoch=3), stopped, refused)
+    ended.on(UeArrived(C2, IP, T2)).on(DetourAsked(C2, epoch=3), stopped, refused)
+    ended.on(DetourAsked(C3, epoch=3), refused)
+    passed = pushing().on(MoveSucceeded(900.0), TellMoved(C2, 900.0), ForgetPackets(PVM), SetPath(None, OffloadRemoved))
+    passed.on(DetourAsked(C2, epoch=1), refused)
 
 
 def test_who_prepares_and_is_not_taken_does_not_unmake_who_was() -> None:
