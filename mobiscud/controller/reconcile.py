@@ -79,7 +79,8 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
         case Phase.PUSHING:
             return r, (*again, ResumeMove(r.pvm))
         case Phase.PULLING if not runs_here:
-            return unpull(r)
+            r, commands = unpull(r)
+            return replace(r, ended="lost"), commands  # it may have come, and ended with its host, while we were away
         case Phase.PULLING if r.flipped and r.pvm_at is not None:  # its source may have told us in vain that it is ours
             return r, (*again, AskMove(r.pvm_at))
         case Phase.PREPARED | Phase.DETOURED if r.pvm_at is not None:

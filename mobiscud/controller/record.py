@@ -55,6 +55,8 @@ class UeRecord:
     moving_to: CloudletId | None = None
     halted_at: int | None = None
     landed_at: int | None = None
+    ended: str | None = None
+    """Why a guest that is on its way here, or was, does not run here: it may be ours already, and the last to know."""
     epoch: int = 0
     """Counts the owners of the PVM and the migrations that failed, as far as known here: rises when either ends.
 

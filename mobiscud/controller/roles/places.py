@@ -51,7 +51,7 @@ def placed(r: UeRecord, i: Arrival) -> UeRecord:
 
 def settle(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
     """The PVM is here for certain, and for now stays: our phase follows from where the UE is."""
-    r = replace(r, pvm_at=r.here, moving_to=None, halted_at=None, landed_at=None, doubtful=False)
+    r = replace(r, pvm_at=r.here, moving_to=None, halted_at=None, landed_at=None, ended=None, doubtful=False)
     if not r.registered:
         return await_return(r)
     if r.ue_at is None:

@@ -18,6 +18,7 @@ from mobiscud.controller.inputs import (
     MoveDue,
     MoveRefused,
     NoRoom,
+    PvmCrashed,
     PvmGone,
     PvmKept,
     PvmSeen,
@@ -29,6 +30,7 @@ from mobiscud.controller.inputs import (
 from mobiscud.controller.record import NO_TUNNELS, Phase, UeRecord, pulling_path, replace, set_path
 from mobiscud.controller.roles.places import Arrival, Result, Rows, known, placed, settle, started_elsewhere, unsettle
 from mobiscud.controller.roles.shared import (
+    crash,
     expect_inside,
     forget,
     go_idle,
@@ -85,7 +87,7 @@ def _pull(r: UeRecord, i: MoveDue) -> Result:
 
 def _pull_later(r: UeRecord, i: MoveRefused | StaysThere) -> Result:
     """The PVM is where it was, and so is the detour."""
-    return unpull(r)
+    return unpull(replace(r, ended=None))
 
 
 def _no_room(r: UeRecord, i: NoRoom) -> Result:
@@ -139,7 +141,7 @@ def _halted_there(r: UeRecord, i: HaltedThere) -> Result:
 
 def _landed(r: UeRecord, i: Landed) -> Result:
     """It runs here; where the source's word has not come, the path flips now."""
-    return _flip(replace(r, phase=Phase.PULLING, landed_at=i.at), done=r.flipped)
+    return _flip(replace(r, phase=Phase.PULLING, landed_at=i.at, ended=None), done=r.flipped)
 
 
 def _flip(r: UeRecord, *, done: bool) -> Result:
@@ -148,12 +150,21 @@ def _flip(r: UeRecord, *, done: bool) -> Result:
     return r, (pulling_path(r, OffloadMoved if r.ue_at else None),)
 
 
+def _ended(r: UeRecord, i: PvmCrashed) -> Result:
+    """PREPARED, DETOURED or PULLING: its source says whether it was ours. If it was not, nothing has happened."""
+    return replace(r, ended=i.reason), ()
+
+
 def pulled(r: UeRecord, i: MovedHere) -> Result:
     downtime = (r.landed_at - r.halted_at) / 1e6 if r.landed_at and r.halted_at else None
     if downtime is not None and downtime < 0:
         downtime = None  # a clock was set meanwhile, or two hosts' clocks differ
     moved = Announce(PvmMigrated, r.pvm_at, r.here, downtime, i.total_ms)
-    r, commands = settle(r, None if r.flipped else OffloadMoved)
+    if r.ended is not None:
+        arrived = replace(r, pvm_at=r.here, halted_at=None, landed_at=None, ended=None, doubtful=False)
+        r, commands = crash(arrived, PvmCrashed(r.ended))
+    else:
+        r, commands = settle(r, None if r.flipped else OffloadMoved)
     return r, (moved, *commands)
 
 
@@ -221,6 +232,7 @@ PREPARED: Final[Rows] = {
     HaltedThere: _halted_there,
     Landed: _landed,
     MovedHere: pulled,
+    PvmCrashed: _ended,
     PvmKept: _kept_elsewhere,
     DetourAsked: refuse_detour,
     MoveAsked: point_to,
@@ -242,6 +254,7 @@ DETOURED: Final[Rows] = {
     DoubtThere: _doubt_there,
     Landed: _landed,
     MovedHere: pulled,
+    PvmCrashed: _ended,
     DetourAsked: refuse_detour,
     MoveAsked: point_to,
 }
@@ -255,6 +268,7 @@ PULLING: Final[Rows] = {
     HaltedThere: _halted_there,
     Landed: _landed,
     MovedHere: pulled,
+    PvmCrashed: _ended,
     PvmSeen: _detour_elsewhere,
     PvmGone: _start_after_all,
     PvmKept: _kept_elsewhere,

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from mobiscud.controller.inputs import Tunnels, UeArrived, UeWentIdle
+from mobiscud.controller.inputs import MovedHere, Tunnels, UeArrived, UeWentIdle
 from mobiscud.controller.journal import Journal
+from mobiscud.controller.machine import step
 from mobiscud.controller.reconcile import already_known, resume, standing_path
 from mobiscud.controller.record import Phase, UeRecord
 from mobiscud.core.commands import (
@@ -124,6 +125,14 @@ def test_a_migration_to_here_is_asked_for_again_unless_it_came() -> None:
     assert isinstance(commands[0], SetPath)
     assert commands[0].announce is OffloadMoved
     assert resume(r, runs_here=True)[0].phase is Phase.PULLING
+
+
+def test_a_pvm_that_ended_with_its_host_when_it_had_just_come_starts_anew() -> None:
+    after, _ = resume(record(Phase.PULLING, pvm_at=C2, halted_at=1, landed_at=2), runs_here=False)
+    result = step(after, MovedHere(5.0))
+    assert result is not None
+    assert result[0].phase is Phase.STARTING
+    assert StartPvm(PVM) in result[1]
 
 
 @pytest.mark.parametrize(

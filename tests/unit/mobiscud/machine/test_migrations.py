@@ -16,6 +16,7 @@ from mobiscud.controller.inputs import (
     MoveRefused,
     MoveSucceeded,
     NoRoom,
+    PvmCrashed,
     StaysThere,
 )
 from mobiscud.controller.record import Phase
@@ -30,11 +31,19 @@ from mobiscud.core.commands import (
     Moment,
     ResendPackets,
     SetPath,
+    StartPvm,
     TellHalted,
     TellMoved,
     TellStays,
 )
-from mobiscud.core.events import OffloadActivated, OffloadMoved, OffloadRemoved, PvmMigrated, PvmMigrationFailed
+from mobiscud.core.events import (
+    OffloadActivated,
+    OffloadMoved,
+    OffloadRemoved,
+    PvmMigrated,
+    PvmMigrationFailed,
+    PvmStopped,
+)
 from tests.unit.mobiscud.machine.playbook import (
     ARRIVING,
     C1,
@@ -84,6 +93,39 @@ def test_migration_to_the_target_flips_at_the_sources_halt() -> None:
         .on(
             MovedHere(900.0),
             Announce(PvmMigrated, C1, C2, downtime_ms=23.0, total_ms=900.0),
+            SetPath(path(C2, C2, T2), None, "local"),
+        )
+        .is_in(Phase.SERVING)
+    )
+
+
+def test_a_pvm_that_ends_as_soon_as_it_has_come_starts_anew() -> None:
+    (
+        pulling()
+        .on(HaltedThere(1_000_000), SetPath(path(C2, C2, T2), OffloadMoved, "local"))
+        .on(Landed(24_000_000))
+        .on(PvmCrashed("crashed"))
+        .on(
+            MovedHere(900.0),
+            Announce(PvmMigrated, C1, C2, downtime_ms=23.0, total_ms=900.0),
+            Announce(PvmStopped, from_cloudlet=C2, reason="crashed"),
+            SetPath(None, OffloadRemoved),
+            StartPvm(PVM),
+        )
+        .is_in(Phase.STARTING)
+    )
+
+
+def test_a_copy_that_ended_with_its_migration_is_not_missed() -> None:
+    (
+        pulling()
+        .on(PvmCrashed("failed"))
+        .on(StaysThere("failed"), *DETOUR_AGAIN)
+        .on(MoveDue(1), ARRIVING, AskMove(C1))
+        .on(Landed(5), SetPath(path(C2, C2, T2), OffloadMoved, "local"))
+        .on(
+            MovedHere(900.0),
+            Announce(PvmMigrated, C1, C2, total_ms=900.0),
             SetPath(path(C2, C2, T2), None, "local"),
         )
         .is_in(Phase.SERVING)
