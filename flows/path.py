@@ -118,6 +118,8 @@ def _downlink(
 
     to_ue: tuple[Action, ...] = ()
     if path.ue_at == layout.cloudlet:
+        if path.pvm_at != layout.cloudlet and path.arriving_from is None:
+            return  # it comes over a link: a flow for all UEs stands there
         to_ue = (Output(layout.gi_port),) if path.downlink is not None else ()
     elif path.ue_at is not None:
         to_ue = _to_peer(path.ue_at, layout)

@@ -3,7 +3,7 @@
     CLASSIFY  what may come in by which port, and ARP for the personal VMs' gateway and, towards the core, for the VMs
     SOURCE    packets of personal VMs that come from whom they say (one flow a VM)
     UPLINK    packets from a UE to its personal VM     (one flow a UE)
-    DOWNLINK  packets from a personal VM to its UE     (one flow a UE)
+    DOWNLINK  packets from a personal VM to its UE     (one flow a UE whose VM is here, or that has just left)
     LINK      frames for another cloudlet, by its link address: out of the inter-cloudlet port that leads there
     CORE      packets for UEs that no cloudlet has: to the core's next hop, which brings them to the P-GW
 
@@ -44,6 +44,7 @@ LINK: Final = TableId(30)
 CORE: Final = TableId(40)
 
 MISS: Final = 0
+STANDING: Final = 50
 NORMAL: Final = 100
 EXCEPTION: Final = 200
 
@@ -105,7 +106,8 @@ class Layout:
 
 def static_rules(layout: Layout) -> frozenset[FlowRule]:
     """All flows that do not depend on any UE. What they do not let in is dropped."""
-    return frozenset({*_classify(layout), *_misses(), *_links(layout), *_next_hop_told(layout)})
+    ours = (_classify(layout), _misses(), _standing(layout), _links(layout), _next_hop_told(layout))
+    return frozenset(rule for rules in ours for rule in rules)
 
 
 def _static(name: str, table: TableId, priority: int, match: Match, *actions: Action) -> FlowRule:
@@ -139,6 +141,17 @@ def _misses() -> list[FlowRule]:
         _static("no-link", LINK, MISS, Match()),
         _static("no-next-hop", CORE, MISS, Match()),
     ]
+
+
+def _standing(layout: Layout) -> list[FlowRule]:
+    """What a peer sends to a UE is for the tunnel, of which the datapath program knows: no flow waits for a UE that
+    comes, nor the UE for a flow."""
+    rules = []
+    for ip, suffix in ((int(EtherType.IPV4), ""), (int(EtherType.IPV6), "6")):
+        for port in layout.link_ports:
+            match = Match(in_port=port, eth_type=ip)
+            rules.append(_static(f"for-a-ue{suffix}-{port}", DOWNLINK, STANDING, match, Output(layout.gi_port)))
+    return rules
 
 
 def _next_hop_told(layout: Layout) -> list[FlowRule]:

@@ -366,13 +366,19 @@ class CloudletSwitch:
             del self._occupied[rule.slot]
             if isinstance(rule, DecapRule):
                 self._datapath.delete(rule)
-            elif isinstance(rule, EncapRule):
+            elif isinstance(rule, EncapRule) and self._goes_on(rule.cookie, rules):
                 self._linger(rule)
+            elif isinstance(rule, EncapRule):
+                self._datapath.delete(rule)
         for rule in rules:
             of_ue = self._installed[rule.cookie]
             del of_ue[rule.slot]
             if not of_ue:
                 del self._installed[rule.cookie]
+
+    def _goes_on(self, cookie: Cookie, without: list[Rule]) -> bool:
+        """Whether a UE is still offloaded when these rules are gone."""
+        return bool(self._installed[cookie].keys() - {rule.slot for rule in without})
 
     def _linger(self, rule: EncapRule) -> None:
         """Forget a tunnel towards a UE a little later: the switch's flow cache may still send packets there."""

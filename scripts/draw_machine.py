@@ -52,7 +52,7 @@ def samples(kind: Any) -> Iterator[Any]:
         yield kind("why")
     elif kind in (inputs.HaltedThere, inputs.MovedHere, inputs.Halted, inputs.Landed, inputs.MoveSucceeded):
         yield kind(1)
-    elif kind in (inputs.MoveDue, inputs.NotReady, inputs.StayedAway):
+    elif kind in (inputs.MoveDue, inputs.NotReady, inputs.NoStragglers, inputs.StayedAway):
         yield from (kind(token) for token in (0, 1))
     else:
         yield kind()

@@ -17,7 +17,7 @@ import structlog
 from mobiscud.controller.announcing import Announcer
 from mobiscud.controller.consulting import Consultant
 from mobiscud.controller.guests import Guests
-from mobiscud.controller.inputs import Input, NotReady, StayedAway
+from mobiscud.controller.inputs import Input, NoStragglers, NotReady, StayedAway
 from mobiscud.controller.peers import Peers
 from mobiscud.controller.ports import PacketPort, PathPort, PvmPort
 from mobiscud.controller.reconcile import NEEDS_PATH
@@ -31,6 +31,7 @@ from mobiscud.core.commands import (
     AskMove,
     AwaitReady,
     AwaitReturn,
+    AwaitStragglers,
     Command,
     Consult,
     ForgetPackets,
@@ -53,6 +54,8 @@ from mobiscud.core.ids import CloudletId, UeKey
 
 READY_S: Final = 0.2
 """How long the source waits for a target; eNodeBs forward downlink a little longer (TS 36.300 10.1.2.1.1, step 18)."""
+STRAGGLERS_S: Final = 0.3
+"""Until nothing comes any more for a UE that has left: longer than who has its PVM waits before it uses the core."""
 REDO_S: Final = 0.2
 """Until a path is asked of the switch again that it could not make."""
 
@@ -191,6 +194,8 @@ class Deeds:
                 self.consult(ue, command)
             case AwaitReady(token):
                 spawn(self._await_ready(ue, token), f"ready-{ue}")
+            case AwaitStragglers(token):
+                spawn(self._await_stragglers(ue, token), f"stragglers-{ue}")
             case AwaitReturn(token):
                 spawn(self._await_return(ue, token), f"absence-{ue}")
             case Refuse():
@@ -216,6 +221,10 @@ class Deeds:
     async def _await_ready(self, ue: UeKey, token: int) -> None:
         await asyncio.sleep(READY_S)
         self._submit(ue, NotReady(token))
+
+    async def _await_stragglers(self, ue: UeKey, token: int) -> None:
+        await asyncio.sleep(STRAGGLERS_S)
+        self._submit(ue, NoStragglers(token))
 
     async def _await_return(self, ue: UeKey, token: int) -> None:
         await asyncio.sleep(self._absence_s or 0.0)

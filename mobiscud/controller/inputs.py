@@ -285,6 +285,13 @@ class NotReady:
 
 
 @dataclass(frozen=True, slots=True)
+class NoStragglers:
+    """Nothing is on its way here any more for a UE that has left, since the arrival ``token``."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class StayedAway:
     """The UE has been idle or detached for as long as its PVM waits, since the arrival ``token``."""
 
@@ -331,6 +338,7 @@ Input = (
     | MoveDue
     | NoRoom
     | NotReady
+    | NoStragglers
     | StayedAway
 )
 

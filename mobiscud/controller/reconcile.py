@@ -36,7 +36,7 @@ def standing_path(r: UeRecord) -> SetPath | None:
         case Phase.SERVING | Phase.PREPARED | Phase.DETOURED:
             return set_path(r, None)
         case Phase.AWAY if r.stands_by:
-            return set_path(r, None, ue_at=r.ue_at) if r.ue_at else by_core(r, None)
+            return set_path(r, None) if r.ue_at else by_core(r, None)
         case Phase.PULLING if r.ue_at is not None:
             return pulling_path(r, None)
         case Phase.PULLING if r.registered and r.flipped:

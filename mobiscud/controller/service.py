@@ -308,5 +308,5 @@ class CloudletController:
                 self._records[ue] = before  # what is not remembered has not happened
                 raise
         outcome = await self._deeds.carry_all_out(ue, record, commands)
-        log.info("step", ue=ue, input=type(happened).__name__, phase=record.phase, before=before.phase)
+        log.debug("step", ue=ue, input=type(happened).__name__, phase=record.phase, before=before.phase)
         return outcome

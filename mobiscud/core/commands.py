@@ -168,6 +168,13 @@ class AwaitReady:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitStragglers:
+    """Feed ``NoStragglers(token)`` back when nothing can be on its way here any more for a UE that has left."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitReturn:
     """Feed ``StayedAway(token)`` back after as long as a PVM waits for its UE."""
 
@@ -205,6 +212,7 @@ Command = (
     | Refuse
     | Consult
     | AwaitReady
+    | AwaitStragglers
     | AwaitReturn
     | Announce
 )

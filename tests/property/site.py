@@ -83,9 +83,9 @@ class Line:
         return answer
 
 
-def stands_by(path: PathSpec, serving: CloudletId, home: CloudletId) -> bool:
+def stands_by(path: PathSpec, here: CloudletId, home: CloudletId) -> bool:
     """Whether a path is only that of a cloudlet to which the UE may come."""
-    return path.ue_at == serving and path.pvm_at == home and path.downlink is None
+    return path.ue_at == here and path.pvm_at == home and path.downlink is None
 
 
 def waits_for_core(path: PathSpec, cloudlet: CloudletId | None) -> bool:
@@ -340,7 +340,7 @@ class Site:
             assert self.uplink(self.at) == f"pvm at {home}", phases
             assert self.downlink(home) == f"eNB at 10.0.0.1{self.at}", phases
             others = {c: s.path for c, s in self.switches.items() if c not in (serving, home)}
-            assert all(path is None or stands_by(path, serving, home) for path in others.values()), others
+            assert all(path is None or stands_by(path, here, home) for here, path in others.items()), others
         else:
             assert len(self.runs_at()) <= 1, phases
             vm_at = next(iter(self.runs_at()), None)

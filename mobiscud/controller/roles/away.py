@@ -10,6 +10,7 @@ from mobiscud.controller.inputs import (
     HandoverExpected,
     MoveAsked,
     MovedHere,
+    NoStragglers,
     PvmGone,
     PvmKept,
     PvmSeen,
@@ -67,6 +68,10 @@ def _pvm_gone(r: UeRecord, i: PvmGone) -> Result:
     return stand_by(r, None) if r.standby else (r, ())
 
 
+def _none_late(r: UeRecord, i: NoStragglers) -> Result:
+    return stand_by(r, None) if i.token == r.token and r.standby else (r, ())
+
+
 AWAY: Final[Rows] = {
     UeArrived: _arrive,
     HandoverDone: _arrive,
@@ -77,6 +82,7 @@ AWAY: Final[Rows] = {
     PvmGone: _pvm_gone,
     PvmKept: _note_pvm,
     MovedHere: pulled,
+    NoStragglers: _none_late,
     DetourAsked: _refuse_detour,
     MoveAsked: point_to,
 }

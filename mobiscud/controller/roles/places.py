@@ -15,6 +15,7 @@ from mobiscud.core.commands import (
     AskDetour,
     AwaitReady,
     AwaitReturn,
+    AwaitStragglers,
     Command,
     Consult,
     Moment,
@@ -78,10 +79,17 @@ def consult(r: UeRecord, *, again: bool = False) -> tuple[Command, ...]:
 
 
 def stand_by(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
-    """AWAY: our uplinks stand in case the UE comes, and what is still on its way to it here goes after it."""
+    """AWAY: all but the tunnel to the UE stands, in case it comes.
+
+    Where it may have left (``announce``), what is still on its way to it here goes after it first.
+    """
     if not r.stands_by:
         return r, (SetPath(None, announce),)
-    return r, (set_path(r, announce, ue_at=r.ue_at) if r.ue_at else by_core(r, announce),)
+    if r.ue_at is None:
+        return r, (by_core(r, announce),)
+    if announce is None:
+        return r, (set_path(r, None),)
+    return r, (set_path(r, announce, ue_at=r.ue_at), AwaitStragglers(r.token))
 
 
 def redirect(r: UeRecord) -> Result:

@@ -73,8 +73,10 @@ def _ordered(r: UeRecord, i: HandoverOrdered) -> Result:
 
 
 def _come(r: UeRecord, i: Arrival) -> Result:
-    """PREPARED or DETOURED: the UE is here, or it went elsewhere."""
-    return unsettle(placed(r, i), OffloadActivated)
+    """PREPARED or DETOURED: the UE is here, or it went elsewhere. Who was prepared has asked for the detour already."""
+    asked = AskDetour(known(r.pvm_at)) if r.phase is Phase.PREPARED else None
+    r, commands = unsettle(placed(r, i), OffloadActivated)
+    return r, tuple(command for command in commands if command != asked)
 
 
 def _pull(r: UeRecord, i: MoveDue) -> Result:

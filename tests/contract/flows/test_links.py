@@ -73,6 +73,22 @@ async def test_downlink_arrives_over_the_link(bench: Bench) -> None:
     assert bytes(Ether(frame)[UDP].payload) == gtpu(DOWNLINK, TO_UE)
 
 
+async def test_downlink_over_the_link_waits_for_nothing_but_the_tunnel(bench: Bench) -> None:
+    """A UE may come: as soon as its tunnel is there, and never before; then it leaves, and is followed."""
+    await hear_enb(bench)
+    coming = replace(LOCAL, pvm_at=C2)
+    await bench.apply(UE, None)
+    await bench.apply(UE, replace(coming, downlink=None))
+    unknown = await bench.count("no_tunnel")
+    assert await bench.emerges("isl-c2", link(C2, HERE, TO_UE)) == []
+    assert await bench.count("no_tunnel") == unknown + 1
+    await bench.apply(UE, coming)
+    assert [port for port, _ in await bench.emerges("isl-c2", link(C2, HERE, TO_UE), at="enb")] == ["enb"]
+    await bench.apply(UE, replace(coming, ue_at=C3, downlink=None))
+    followed = [("isl-c3", link(HERE, C3, hop(TO_UE)))]
+    assert await bench.emerges("isl-c2", link(C2, HERE, TO_UE), at="isl-c3") == followed
+
+
 async def test_frames_for_others_pass_on(bench: Bench) -> None:
     expected = [("isl-c3", link(C2, C3, hop(TO_PVM)))]
     assert await bench.emerges("isl-c2", link(C2, C3, TO_PVM), at="isl-c3") == expected

@@ -94,6 +94,20 @@ def test_tunnels_stand_ready_wherever_the_ue_is() -> None:
     assert entries <= path_rules(UE, replace(PATH, ue_at=C2), LAYOUT)
 
 
+def test_a_ue_that_comes_needs_no_more_than_its_tunnel() -> None:
+    there = replace(PATH, pvm_at=C2)
+    standing = path_rules(UE, replace(there, downlink=None), LAYOUT)
+    (missing,) = path_rules(UE, there, LAYOUT) - standing
+    assert isinstance(missing, EncapRule)
+    assert flow(there, "downlink") is None
+
+
+def test_a_vm_that_arrives_speaks_to_its_ue_at_once() -> None:
+    down = flow(replace(PATH, pvm_at=C2, arriving_from=C2), "downlink")
+    assert down is not None
+    assert down.actions == (Output("gi1"),)
+
+
 @pytest.mark.parametrize("change", [{"pvm_at": CloudletId("c9")}, {"ue_at": CloudletId("c9")}])
 def test_a_cloudlet_without_link_is_named(change: dict[str, CloudletId]) -> None:
     with pytest.raises(AdapterError, match="'c9'"):

@@ -9,6 +9,7 @@ from mobiscud.controller.inputs import (
     HandoverDone,
     HandoverExpected,
     HandoverOff,
+    NoStragglers,
     NotReady,
     PvmGone,
     PvmSeen,
@@ -18,7 +19,7 @@ from mobiscud.controller.inputs import (
     UeWentIdle,
 )
 from mobiscud.controller.record import Phase
-from mobiscud.core.commands import AbortMove, AskDetour, AwaitReady, Consult, Moment, SetPath
+from mobiscud.core.commands import AbortMove, AskDetour, AwaitReady, AwaitStragglers, Consult, Moment, SetPath
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, UplinkTunnel
 from mobiscud.core.events import OffloadActivated, OffloadMoved, OffloadPrepared, OffloadRemoved
 from mobiscud.core.ids import FTeid, Teid
@@ -126,7 +127,6 @@ def test_another_sgw_may_take_the_ue_over_at_a_handover(prepared: Tunnels) -> No
         .on(
             HandoverDone(C2, IP, other),
             SetPath(path(C1, C2, other), OffloadActivated, C1),
-            AskDetour(C1),
             Consult(Moment.ARRIVED, 1),
         )
     )
@@ -154,7 +154,7 @@ def test_a_ue_that_comes_back_finds_its_pvm() -> None:
 
 def standing_by() -> Playbook:
     """c2, while UE and PVM are at c1: its uplink stands, since in X2 the UE sends before anybody hears of it."""
-    expected = PathSpec(IP, PVM, C1, C1, T2.uplinks)
+    expected = PathSpec(IP, PVM, C1, C2, T2.uplinks)
     return Playbook(C2).on(UeArrived(C1, IP, T1, T2.uplinks), SetPath(expected, None, C1)).is_in(Phase.AWAY)
 
 
@@ -175,19 +175,35 @@ def test_what_is_under_way_to_the_old_cloudlet_follows_the_ue() -> None:
         .on(
             HandoverDone(C2, IP, T2, T2.uplinks),
             SetPath(path(C1, C2, T2), OffloadActivated, C1),
-            AskDetour(C1),
             Consult(Moment.ARRIVED, 2),
         )
-        .on(HandoverDone(C3, IP, T3, T2.uplinks), SetPath(PathSpec(IP, PVM, C1, C3, T2.uplinks), OffloadRemoved, C1))
+        .on(
+            HandoverDone(C3, IP, T3, T2.uplinks),
+            SetPath(PathSpec(IP, PVM, C1, C3, T2.uplinks), OffloadRemoved, C1),
+            AwaitStragglers(3),
+        )
         .is_in(Phase.AWAY)
+        .on(NoStragglers(2))
+        .on(NoStragglers(3), SetPath(PathSpec(IP, PVM, C1, C2, T2.uplinks), None, C1))
+    )
+
+
+def test_who_is_expected_before_the_last_straggler_finds_its_rules() -> None:
+    expected = (SetPath(path(C1, C2, T2), OffloadPrepared, C1), AskDetour(C1), Consult(Moment.PREPARED, 1))
+    (
+        standing_by()
+        .on(HandoverExpected(C2, IP, T2), *expected)
+        .on(HandoverOff(), SetPath(PathSpec(IP, PVM, C1, C1, T2.uplinks), OffloadRemoved, C1), AwaitStragglers(1))
+        .on(HandoverExpected(C2, IP, T2), *expected)
+        .ignores(NoStragglers(1))
     )
 
 
 def test_a_neighbour_leads_to_where_the_pvm_is() -> None:
-    standing_by().on(PvmSeen(C3), SetPath(PathSpec(IP, PVM, C3, C1, T2.uplinks), None, C3))
+    standing_by().on(PvmSeen(C3), SetPath(PathSpec(IP, PVM, C3, C2, T2.uplinks), None, C3))
     standing_by().on(PvmGone(C1), SetPath(None, None))
-    expected_there = PathSpec(IP, PVM, C3, C3, T2.uplinks)
+    expected_there = PathSpec(IP, PVM, C3, C2, T2.uplinks)
     stays = Playbook(C2, pvm_at=C1, registered=True, ue_ip=IP).on(
-        UeArrived(C3, IP, T3, T2.uplinks), SetPath(PathSpec(IP, PVM, C1, C3, T2.uplinks), None, C1)
+        UeArrived(C3, IP, T3, T2.uplinks), SetPath(PathSpec(IP, PVM, C1, C2, T2.uplinks), None, C1)
     )
     stays.on(PvmGone(C1), SetPath(expected_there, None, C3))
