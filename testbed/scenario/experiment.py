@@ -11,6 +11,7 @@ Each run has a testbed of its own, so that nothing of one is seen in the next.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import shutil
@@ -35,6 +36,8 @@ from testbed.setting import Setting
 
 GALLERY: Final = "testbed.scenarios"
 SUFFIX: Final = ".yaml"
+NEEDED_PACKAGES: Final = ("os_ken", "libvirt", "pycrate_mobile")
+"""That a plain installation has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ def run(source: Source, out: Path) -> Path:
     :raises KeyboardInterrupt: told to stop, by SIGINT or SIGTERM; everything is taken down then
     """
     check_root("experiment run")
+    if source.scenario.external is None:
+        check_packages()
     _check_plans(source)
     clear(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -131,6 +136,19 @@ def check_root(command: str) -> None:
     """
     if os.geteuid() != 0:
         raise SetupError(f"the testbed makes network namespaces and needs root: sudo .venv/bin/mobiscud {command}")
+
+
+def check_packages() -> None:
+    """Say which Python packages an emulated network lacks, before the first of its processes trips over one.
+
+    :raises SetupError: there are some
+    """
+    missing = [name for name in NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SetupError(
+            f"the testbed needs {', '.join(missing)}: pip install 'mobiscud[node,testbed]' (with libvirt-dev and"
+            " pkg-config installed; make setup does all of it)"
+        )
 
 
 def clean() -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mobiscud.core.errors import ConfigError, MobiScudError
+from mobiscud.core.errors import ConfigError, MobiScudError, SetupError
 from testbed.report import curves, goodput
 from testbed.report.goodput import Transfer
 from testbed.results import Ping
@@ -207,3 +209,12 @@ def test_estimates_are_student_s() -> None:
     assert several.half_width == pytest.approx(2.776 * 2.5**0.5 / 5**0.5)
     assert t_95(30) == 2.042
     assert t_95(120) == pytest.approx(1.980, abs=2e-3)
+
+
+def test_a_plain_installation_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "os_ken" else found(name))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(SetupError, match=r"needs os_ken: pip install 'mobiscud\[node,testbed\]'"):
+        experiment.run(experiment.find("quick"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
