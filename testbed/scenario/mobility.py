@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from mobiscud.core.errors import ConfigError
@@ -114,13 +115,17 @@ def _wander(walk: RandomWalk, first: int, cells: int, duration_s: float, chance:
         yield at_s, cell
 
 
-def _trace(text: str, member: int) -> Iterator[Leg]:
+def _trace(text: str, member: int) -> Sequence[Leg]:
+    return _legs(text).get(member, ())
+
+
+@functools.lru_cache(maxsize=4)
+def _legs(text: str) -> Mapping[int, Sequence[Leg]]:
+    """Those of all members, in the order of time: a trace of a thousand UEs is asked for as often."""
+    found: dict[int, list[Leg]] = {}
     try:
-        rows = [
-            (float(row["time_s"]), int(row["cell"]))
-            for row in csv.DictReader(io.StringIO(text))
-            if int(row["ue"]) == member
-        ]
+        for row in csv.DictReader(io.StringIO(text)):
+            found.setdefault(int(row["ue"]), []).append((float(row["time_s"]), int(row["cell"])))
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"not a trace of lines time_s,ue,cell: {error}") from error
-    yield from sorted(rows)
+    return {member: sorted(legs) for member, legs in found.items()}
