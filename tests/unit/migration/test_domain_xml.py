@@ -63,19 +63,32 @@ def test_the_guest_learns_its_network_from_the_command_line() -> None:
     assert {"pvm.addr=172.16.0.10/16", "pvm.gw=172.16.0.1", "pvm.mtu=1464", "panic=0"} <= set(words)
 
 
+def arguments(facts: HypervisorFacts) -> list[str]:
+    return [argument.get("value", "") for argument in described(facts=facts).iter(f"{{{QEMU_NAMESPACE}}}arg")]
+
+
 def test_old_emulators_get_memory_whose_writes_they_cannot_miss() -> None:
-    arguments = [arg.get("value") for arg in described().iter(f"{{{QEMU_NAMESPACE}}}arg")]
-    size = 192 * 1024 * 1024 + 8192
-    assert size % (256 * 1024) != 0
-    assert arguments[:2] == ["-object", f"memory-backend-ram,id=pc.ram.odd,size={size}"]
-    assert arguments[2:] == ["-machine", "memory-backend=pc.ram.odd", "-m", f"size={size // 1024}k"]
+    size = 192 * 2**20 + 8192
+    found = arguments(FACTS)
+    assert size % 2**18
+    assert found[:2] == ["-object", f"memory-backend-ram,id=pc.ram.odd,size={size},prealloc=on"]
+    assert found[2:6] == ["-machine", "memory-backend=pc.ram.odd", "-m", f"size={size // 1024}k"]
+    assert described().find("memoryBacking") is None
 
 
 @pytest.mark.parametrize(
     "facts", [replace(FACTS, accelerator=Accelerator.KVM), replace(FACTS, qemu_version=(10, 0, 2))]
 )
-def test_others_keep_theirs(facts: HypervisorFacts) -> None:
-    assert described(facts=facts).find(f"{{{QEMU_NAMESPACE}}}commandline") is None
+def test_others_keep_theirs_which_is_there_before_the_guest_is(facts: HypervisorFacts) -> None:
+    assert "-object" not in arguments(facts)
+    assert described(facts=facts).find("memoryBacking/allocation[@mode='immediate']") is not None
+
+
+def test_a_guest_that_is_slow_at_first_does_not_begin_with_an_announcement() -> None:
+    silent = ["-global", "virtio-net-pci.guest_announce=off"]
+    assert arguments(FACTS)[-2:] == silent
+    assert arguments(replace(FACTS, qemu_version=(10, 0, 2))) == silent
+    assert arguments(replace(FACTS, accelerator=Accelerator.KVM)) == []
 
 
 @pytest.mark.parametrize(("accelerator", "kind"), [(Accelerator.TCG, "qemu"), (Accelerator.KVM, "kvm")])
