@@ -2,7 +2,8 @@
 
 A process of its own with real-time priority, so that little delays it. It keeps its record in memory and writes it at
 the end, when SIGTERM has come and the last answers have had their time: a line ``seq,sent_ns,received_ns`` a packet
-(ns since the epoch; the kernel's time on the way in; empty: no answer), in the form of ``testbed.pinger``.
+(ns since the epoch; empty: no answer), in the form of ``testbed.pinger``. They are counted on the monotonic clock from
+what the wall clock said at the start: one that is set meanwhile makes no gap longer or shorter.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from testbed.guest.client import ECHO_PORT
-from testbed.pinger import BILLION, PRIORITY, SO_TIMESTAMPNS, TIMESPEC
+from testbed.pinger import BILLION, PRIORITY
 
 NUMBER: Final = struct.Struct("!Q")
 PADDING: Final = bytes(56)
@@ -33,15 +34,15 @@ class Stream:
     def __init__(self, target: str, interval_s: float) -> None:
         self._target = (target, ECHO_PORT)
         self._interval_ns = round(interval_s * BILLION)
+        self._epoch_ns = time.time_ns() - time.monotonic_ns()
         self._sent: list[int] = []
         self._received: dict[int, int] = {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
         self._socket.setblocking(False)
 
     def run(self, stop: list[int]) -> None:
-        """Send until ``stop`` is not empty, then wait a little for the last answers."""
+        """Send until ``stop`` is not empty, then wait a little for the last answers; once."""
         due = time.monotonic_ns()
         while not stop:
             if time.monotonic_ns() >= due:
@@ -52,14 +53,20 @@ class Stream:
         while len(self._received) < len(self._sent) and time.monotonic_ns() < end:
             self._receive_until(time.monotonic_ns() + self._interval_ns)
 
+        self._socket.close()
+
     def write(self, file: Path) -> None:
         """Write down all that was sent."""
-        lines = [f"{number},{sent},{self._received.get(number, '')}\n" for number, sent in enumerate(self._sent)]
+        lines = [self._line(number, sent) for number, sent in enumerate(self._sent)]
         file.write_text("seq,sent_ns,received_ns\n" + "".join(lines))
+
+    def _line(self, number: int, sent: int) -> str:
+        received = self._received.get(number)
+        return f"{number},{sent + self._epoch_ns},{'' if received is None else received + self._epoch_ns}\n"
 
     def _send(self) -> None:
         packet = NUMBER.pack(len(self._sent)) + PADDING
-        self._sent.append(time.time_ns())
+        self._sent.append(time.monotonic_ns())
         try:
             self._socket.sendto(packet, self._target)
         except OSError:
@@ -76,14 +83,12 @@ class Stream:
 
     def _receive(self) -> None:
         try:
-            packet, control, _, _ = self._socket.recvmsg(2048, 128)
+            packet = self._socket.recv(2048)
         except OSError:
             return
-        if len(packet) < NUMBER.size:
-            return
-        (number,) = NUMBER.unpack_from(packet)
-        seconds, nanoseconds = TIMESPEC.unpack(control[0][2]) if control else divmod(time.time_ns(), BILLION)
-        self._received.setdefault(number, seconds * BILLION + nanoseconds)
+        now = time.monotonic_ns()
+        if len(packet) >= NUMBER.size:
+            self._received.setdefault(NUMBER.unpack_from(packet)[0], now)
 
 
 def main() -> None:
