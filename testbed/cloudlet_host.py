@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from mobiscud.core.errors import SetupError
+from testbed import priority
 
 CAPABILITY_CACHE: Final = Path("/var/cache/mobiscud/libvirt")
 """What a libvirtd found out about QEMU (libvirt sees for itself when it is stale); to find it out takes 1 to 4 s."""
@@ -29,9 +30,9 @@ PRIVATE_DIRECTORIES: Final = {
 ACCOUNTS: Final = {"passwd": "libvirt-qemu:x:64055:64055::/:/usr/sbin/nologin", "group": "libvirt-qemu:x:64055:"}
 """Debian's libvirtd does not start without its account, which only a package that needs systemd makes."""
 
-NICENESS: Final = -10
-"""Of libvirtd and its QEMUs. A real hypervisor shares its processors with no load generator and no other host; here all
-are on the same few, and a guest that has just arrived would wait for its turn. Without the right to it, it is none."""
+IN_GROUP: Final = ("sh", "-c", 'echo $$ > "$0/cgroup.procs"; exec "$@"')
+"""Before the group and a command. A real hypervisor shares its processors with no load generator and no other host;
+here all are on the same few, and a guest that has just arrived would wait for its turn."""
 
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 5.0
@@ -154,6 +155,7 @@ class CloudletHost:
         await self.crash()
         await _run("ip", "-n", self.netns, "link", "delete", self.bridge, check=False)
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+        priority.leave_no_group()
 
     async def crash(self) -> None:
         """Pull the plug: every process of the host dies at once."""
@@ -172,7 +174,8 @@ class CloudletHost:
         :raises SetupError: it does not
         """
         daemon = ("/usr/sbin/libvirtd", "--listen", "--config", "/etc/libvirt/libvirtd.conf")
-        command = self.inside("nice", f"--adjustment={NICENESS}", *daemon)
+        group = priority.group()
+        command = (*(() if group is None else (*IN_GROUP, str(group))), *self.inside(*daemon))
         with (self.log_directory / "stderr.log").open("ab") as output:
             self._daemon = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
