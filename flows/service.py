@@ -91,6 +91,8 @@ class CloudletSwitch:
         self._installed: dict[Cookie, dict[Slot, Rule]] = {}
         self._occupied: dict[Slot, Rule] = {}
         self._lingering: dict[Slot, asyncio.TimerHandle] = {}
+        self._draining: set[Rule] = set()
+        self._drains: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._wanted: deque[_Wanted] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -188,7 +190,9 @@ class CloudletSwitch:
     async def _bring_about(self, desired: Mapping[UeKey, frozenset[Rule]]) -> None:
         self._ue_of.update((ue_cookie(ue), ue) for ue in desired)
         installed = [rule for ue in desired for rule in self._installed.get(ue_cookie(ue), {}).values()]
-        await self._carry_out(diff(frozenset().union(*desired.values()), installed))
+        wanted: frozenset[Rule] = frozenset().union(*desired.values())
+        self._draining -= wanted
+        await self._carry_out(diff(wanted, [rule for rule in installed if rule not in self._draining]))
 
     def keep_packets(self, pvm: Pvm) -> None:
         """Keep what the personal VM is sent here, each packet for a moment: it may stop at any time.
@@ -267,6 +271,9 @@ class CloudletSwitch:
             for timer in self._lingering.values():
                 timer.cancel()
             self._lingering.clear()
+            self._draining.clear()
+            for drain in self._drains:
+                drain.cancel()
             for rule in self._occupied.values():
                 if not isinstance(rule, FlowRule):
                     self._datapath.delete(rule)
@@ -342,8 +349,9 @@ class CloudletSwitch:
         closed = False
         for kind, rules in groupby(plan.deletes, key=type):
             if kind is FlowRule and closed:
-                await asyncio.sleep(DRAIN_S)
-            await self._delete(list(rules), self._channel)
+                self._drain(set(rules))
+            else:
+                await self._delete(list(rules), self._channel)
             closed = kind is DecapRule
 
     async def _add(self, rules: list[Rule], channel: OpenFlowChannel) -> None:
@@ -362,23 +370,48 @@ class CloudletSwitch:
         """Unmake rules of one kind, but for those whose slot another UE has taken since (the same one, renamed)."""
         still_there = [rule for rule in rules if self._occupied.get(rule.slot) == rule]
         await channel.commit([DeleteFlow(rule) for rule in still_there if isinstance(rule, FlowRule)])
+        self._let_go(rules)
         for rule in still_there:
-            del self._occupied[rule.slot]
-            if isinstance(rule, DecapRule):
-                self._datapath.delete(rule)
-            elif isinstance(rule, EncapRule) and self._goes_on(rule.cookie, rules):
+            if isinstance(rule, EncapRule) and self._still_offloaded(rule.cookie):
                 self._linger(rule)
-            elif isinstance(rule, EncapRule):
+            elif not isinstance(rule, FlowRule):
                 self._datapath.delete(rule)
+
+    def _still_offloaded(self, cookie: Cookie) -> bool:
+        return any(rule not in self._draining for rule in self._installed.get(cookie, {}).values())
+
+    def _let_go(self, rules: Iterable[Rule]) -> None:
+        """Keep no account of rules any more."""
         for rule in rules:
+            if self._occupied.get(rule.slot) == rule:
+                del self._occupied[rule.slot]
             of_ue = self._installed[rule.cookie]
             del of_ue[rule.slot]
             if not of_ue:
                 del self._installed[rule.cookie]
 
-    def _goes_on(self, cookie: Cookie, without: list[Rule]) -> bool:
-        """Whether a UE is still offloaded when these rules are gone."""
-        return bool(self._installed[cookie].keys() - {rule.slot for rule in without})
+    def _drain(self, rules: set[Rule]) -> None:
+        """Unmake flows a little later: what has just left its tunnel still has to come through them. Nobody waits."""
+        self._draining |= rules
+        drain = asyncio.create_task(self._drained(rules), name=f"drain {self._config.cloudlet}")
+        self._drains.add(drain)
+        drain.add_done_callback(self._drains.discard)
+
+    async def _drained(self, rules: set[Rule]) -> None:
+        await asyncio.sleep(DRAIN_S)
+        async with self._changing:
+            going = [rule for rule in rules & self._draining if self._installed_as(rule)]
+            self._draining -= rules
+            try:
+                if self._channel is not None:
+                    await self._delete(going, self._channel)
+            except AdapterError as error:
+                log.warning("flows not removed", cloudlet=self._config.cloudlet, reason=str(error))
+            self._let_go(filter(self._installed_as, going))  # a switch that is away has to give them up when it is back
+
+    def _installed_as(self, rule: Rule) -> bool:
+        """Whether it is this rule that is accounted for in its slot, and not one that has taken its place."""
+        return self._installed.get(rule.cookie, {}).get(rule.slot) == rule
 
     def _linger(self, rule: EncapRule) -> None:
         """Forget a tunnel towards a UE a little later: the switch's flow cache may still send packets there."""

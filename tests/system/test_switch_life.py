@@ -422,5 +422,33 @@ async def test_no_uplink_packet_is_lost_when_the_vm_moves(bench: SwitchBench) ->
     await flips_under_traffic(bench, "enb", uplink, replace(LOCAL, pvm_at=C2), LOCAL)
 
 
+async def test_a_path_that_ends_keeps_nobody_waiting(bench: SwitchBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has just left its tunnel has all the time that it needs; others, and the same UE again, have not to wait."""
+    await bench.switch.apply(UE, LOCAL)
+    monkeypatch.setattr("flows.service.DRAIN_S", 3600.0)
+    async with asyncio.timeout(LIMIT_S):
+        await bench.switch.apply(UE, None)
+        await bench.switch.apply(CANARY, replace(CANARY_PATH, downlink=None))
+        assert "nw_dst=172.16.1.10" in await bench.ovs.dump_flows("br0")
+        await bench.switch.apply(CANARY, CANARY_PATH)
+        assert await bench.emerges("enb", uplink(), at="core") == [("core", uplink())]
+        await bench.switch.apply(UE, LOCAL)
+        assert [port for port, _ in await bench.emerges("enb", uplink(), at="pvm")] == ["pvm"]
+        monkeypatch.setattr("flows.service.DRAIN_S", 0.0)
+        await bench.switch.apply(UE, None)
+        while "172.16.1.10" in await bench.ovs.dump_flows("br0"):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_a_path_that_begins_again_at_once_stays(bench: SwitchBench) -> None:
+    for _ in range(20):
+        await bench.switch.apply(UE, LOCAL)
+        await bench.switch.apply(UE, None)
+    await bench.switch.apply(UE, LOCAL)
+    await bench.ovs.settle()
+    assert [port for port, _ in await bench.emerges("enb", uplink(), at="pvm")] == ["pvm"]
+    assert [port for port, _ in await bench.emerges("pvm", downlink(b"down"), at="enb")] == ["enb"]
+
+
 async def test_no_uplink_packet_is_lost_when_offload_ends(bench: SwitchBench) -> None:
     await flips_under_traffic(bench, "enb", uplink, LOCAL, replace(LOCAL, uplinks=()))

@@ -42,6 +42,12 @@ from tests.contract.flows.switches import (
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+async def test_a_path_may_begin_again_as_soon_as_it_has_ended(bench: Bench) -> None:
+    for path in (LOCAL, None, LOCAL):
+        await bench.apply(UE, path)
+    assert [port for port, _ in await bench.emerges("enb", uplink(), at="pvm")] == ["pvm"]
+
+
 async def test_no_path_is_the_wire_again(bench: Bench) -> None:
     await bench.apply(UE, LOCAL)
     assert await bench.apply(UE, None) == ()
