@@ -60,7 +60,7 @@ def write(out: Path, sources: Sequence[Mapping[str, Any]], columns: Columns) -> 
 <section>
 <h2>Figures</h2>
 <div class="scroll">
-{table("", ("", *columns), rows, main=len(columns))}
+{table("", ("", *columns), rows, main=-1)}
 </div>
 </section>
 <section>

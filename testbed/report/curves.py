@@ -26,7 +26,7 @@ LANE_HEIGHT: Final = 9.0
 FAULT_HEIGHT: Final = 13.0
 LABEL_HEIGHT: Final = 15.0
 APART: Final = 1.8
-"""How many times the one must be of the other for two neighbouring curves to stand in two panels."""
+"""How many times what is below the levels above must be for these to have a panel of their own."""
 MOST_COLOURS: Final = 6
 MOST_LEVELS: Final = 12
 """Of a curve whose medians are written beside them."""
@@ -124,20 +124,26 @@ def draw(curves: Sequence[Curve], title: str, caption: str) -> Drawing:
 
 
 def _split(curves: Sequence[Curve]) -> tuple[list[Curve], list[Curve]]:
-    """Those of the lower panel and of the upper one: where the widest gap between two curves lies, if it is wide."""
-    medians = {
-        curve.label: statistics.median([rtt for _, rtt in curve.points if rtt is not None] or [0.0]) for curve in curves
-    }
-    ranked = sorted((curve for curve in curves), key=lambda curve: medians[curve.label])
-    gaps = [
-        (medians[b.label] / medians[a.label], number)
-        for number, (a, b) in enumerate(itertools.pairwise(ranked), start=1)
-        if medians[a.label] > 0
-    ]
+    """Those of the lower panel and of the upper one: where the widest gap between all levels lies, if it is wide."""
+    spans = {curve.label: _span(curve) for curve in curves}
+    ranked = sorted(curves, key=lambda curve: spans[curve.label])
+    gaps = []
+    for place in range(1, len(ranked)):
+        highest = max(spans[curve.label][1] for curve in ranked[:place])
+        if highest > 0:
+            gaps.append((spans[ranked[place].label][0] / highest, place))
     if not gaps or max(gaps)[0] < APART:
         return ranked, []
     place = max(gaps)[1]
     return ranked[:place], ranked[place:]
+
+
+def _span(curve: Curve) -> tuple[float, float]:
+    """From its lowest level to its highest."""
+    levels = [level.median_ms for level in curve.levels]
+    if not levels:
+        levels = [statistics.median([rtt for _, rtt in curve.points if rtt is not None] or [0.0])]
+    return min(levels), max(levels)
 
 
 def _extent(curves: Sequence[Curve]) -> tuple[float, float]:

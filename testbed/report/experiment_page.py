@@ -221,7 +221,7 @@ def _variants_section(found: Mapping[str, Any]) -> str:
 <h2>Variants</h2>
 <p>The mean of {found["repetitions"]} repetition(s){interval}.</p>
 <div class="scroll">
-{table("", ("", *variants), rows, main=len(variants))}
+{table("", ("", *variants), rows, main=-1)}
 </div>
 </section>"""
 

@@ -197,7 +197,7 @@ def _migration_table(run: RunData) -> str:
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, main: int, words: int = 1) -> str:
-    """``main``: the column that matters most; the first ``words`` columns hold words."""
+    """``main``: the column that matters most, -1 for none; the first ``words`` columns hold words."""
     css = ["words" if n < words else "main" if n == main else "" for n in range(len(heads))]
 
     def line(kind: str, cells: Sequence[str]) -> str:

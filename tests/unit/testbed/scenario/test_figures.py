@@ -110,6 +110,22 @@ def test_who_comes_twice_to_a_cell_does_not_repeat_the_experiment(out: Path, mon
     assert found["median_ci95"] is None, "one run says nothing of another"
 
 
+def test_curves_that_share_levels_share_a_panel() -> None:
+    def curve(label: str, *levels_ms: float) -> curves.Curve:
+        levels = [curves.Level(10.0 * n, 10.0 * n + 9, level) for n, level in enumerate(levels_ms)]
+        points = [(level.begin_s + part, level.median_ms) for level in levels for part in range(9)]
+        return curves.Curve(label, 1, points, levels)
+
+    def breaks(*shown: curves.Curve) -> int:
+        root = ET.fromstring(curves.draw(shown, "title", "caption").render_file())
+        axes = [line for line in root.iter("{http://www.w3.org/2000/svg}line") if line.attrib["class"] == "axis"]
+        return sum(line.attrib["x1"] != line.attrib["x2"] and line.attrib["y1"] != line.attrib["y2"] for line in axes)
+
+    follow, stay = curve("follow", 9, 13, 9), curve("stay", 9, 13, 17)
+    assert breaks(follow, stay) == 0, "the one is twice the other for a while, and equal at first"
+    assert breaks(follow, stay, curve("internet", 71, 71)) == 2
+
+
 def test_faults_are_drawn_in_rows_with_their_names() -> None:
     points = [(at / 10, 8.0) for at in range(300)]
     faults = [(4.0, 5.0, "c1"), (5.2, 6.0, "link isl-1"), (20.0, 21.0, "broker")]
