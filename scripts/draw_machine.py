@@ -41,6 +41,8 @@ def samples(kind: Any) -> Iterator[Any]:
         yield from (kind(place, "45.45.0.2", TUNNELS) for place in (*places, None))
     elif kind in (
         inputs.DetourAsked,
+        inputs.DetourAwaited,
+        inputs.DetourGranted,
         inputs.MoveAsked,
         inputs.PvmSeen,
         inputs.PvmGone,

@@ -33,6 +33,7 @@ class Announcer:
             cloudlet=self._here,
             via=what.via,
             rule_ids=rules,
+            reason=what.reason,
         )
         self._publish(event)
 

@@ -140,6 +140,20 @@ class DetourAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class DetourAwaited:
+    """``of``, which has the PVM, has not granted the detour for some seconds: it is away, or refuses."""
+
+    of: CloudletId
+
+
+@dataclass(frozen=True, slots=True)
+class DetourGranted:
+    """``of`` has granted the detour after all."""
+
+    of: CloudletId
+
+
+@dataclass(frozen=True, slots=True)
 class MoveAsked:
     """``to`` wants the PVM."""
 
@@ -320,6 +334,8 @@ Input = (
     | PvmGone
     | PvmKept
     | DetourAsked
+    | DetourAwaited
+    | DetourGranted
     | MoveAsked
     | MoveRefused
     | HaltedThere

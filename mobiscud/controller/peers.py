@@ -14,6 +14,8 @@ import structlog
 
 from mobiscud.controller.inputs import (
     DetourAsked,
+    DetourAwaited,
+    DetourGranted,
     DoubtThere,
     HaltedThere,
     Input,
@@ -33,9 +35,11 @@ ANSWER_S: Final = 2.0
 SETTLING_ANSWER_S: Final = 10.0
 """The same where a guest may have to be ended first, with its hypervisor or without."""
 AGAIN_S: Final = 1.0
-"""Until one that is silent is asked again."""
+"""Until another is asked again; twice as long each time that it was silent, up to ``ASK_AFTER_S``."""
 ASK_AFTER_S: Final = 5.0
 """How often a target asks after a PVM that was promised."""
+AWAITED_S: Final = 5.0
+"""How long what a UE sends may wait for a detour to be granted, before it is left to the core."""
 
 Body = dict[str, Any]
 
@@ -71,30 +75,45 @@ class Peers:
             log.info("the PVM cannot come", ue=ue, reason=str(error))
             self._submit(ue, NoRoom(str(error)))
             return
+        pause_s = AGAIN_S
         while True:
             about = {"ue": ue, "to": self._around.here, "epoch": self._records[ue].epoch}
             granted = await self._ask(of, "move", about)
             if granted is False:
                 self._submit(ue, MoveRefused("not granted"))
                 return
-            await asyncio.sleep(ASK_AFTER_S if granted else AGAIN_S)
+            await asyncio.sleep(ASK_AFTER_S if granted else pause_s)
+            pause_s = AGAIN_S if granted else min(2 * pause_s, ASK_AFTER_S)
             record = self._records[ue]
             if record.phase is not Phase.PULLING or record.pvm_at != of:
                 return
 
     async def ask_detour(self, ue: UeKey, of: CloudletId) -> None:
-        """Until it is granted, or no longer wanted."""
-        while not await self._ask(of, "detour", {"ue": ue, "by": self._around.here, "epoch": self._records[ue].epoch}):
-            await asyncio.sleep(AGAIN_S)
+        """Until it is granted, or no longer wanted. What takes long is said, and that it was granted then."""
+        clock = asyncio.get_running_loop().time
+        began_at, pause_s, is_said = clock(), AGAIN_S, self._records[ue].silent == of
+        while True:
+            about = {"ue": ue, "by": self._around.here, "epoch": self._records[ue].epoch}
+            granted = await self._ask(of, "detour", about)
+            if granted:
+                break
+            if not is_said and clock() - began_at >= AWAITED_S:
+                is_said = True
+                self._submit(ue, DetourAwaited(of))
+            await asyncio.sleep(pause_s)
+            pause_s = AGAIN_S if granted is False else min(2 * pause_s, ASK_AFTER_S)
             record = self._records[ue]
             if record.pvm_at != of or record.phase not in (Phase.PREPARED, Phase.DETOURED, Phase.PULLING):
                 return
+        if is_said:
+            self._submit(ue, DetourGranted(of))
 
     async def tell(self, to: CloudletId, name: str, body: Body) -> None:
         """Until it is heard, and done once: who has a PVM must not stay in doubt because a node was away."""
-        correlation = uuid.uuid4().hex
-        while not await self._ask(to, name, body, correlation):  # noqa: ASYNC110  # nobody tells when it is back
-            await asyncio.sleep(AGAIN_S)
+        correlation, pause_s = uuid.uuid4().hex, AGAIN_S
+        while not await self._ask(to, name, body, correlation):
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, ASK_AFTER_S)
 
     async def ask_settling(self, cloudlet: CloudletId, name: str, body: Body) -> Body:
         """What it has of a PVM whose migration is in doubt, or to end that.

@@ -76,6 +76,8 @@ class UeRecord:
     """Whether the UE is idle or detached."""
     standby: tuple[UplinkTunnel, ...] = ()
     """Its uplinks as they would be at our eNodeBs. They stand before it comes: in X2 it sends before we hear of it."""
+    silent: CloudletId | None = None
+    """The cloudlet that has not granted us a detour for so long that what the UE sends is left to the core."""
     pdn: Pdn | None = None
     """The PDN connection whose traffic is offloaded, as far as it was heard of."""
 
@@ -126,6 +128,9 @@ def set_path(
     if r.expected is not None or r.standby:
         all_uplinks = (*uplinks, *(r.expected.uplinks if r.expected else ()), *r.standby)
         uplinks = tuple(dict.fromkeys(all_uplinks))
+    if r.silent == pvm_at and ue_at == r.here:  # what comes from there still reaches the UE
+        path = PathSpec(r.ue_ip, r.pvm, pvm_at, ue_at, (), r.tunnels.downlink, arriving_from=arriving_from)
+        return SetPath(path, None, "core")
     path = PathSpec(r.ue_ip, r.pvm, pvm_at, ue_at, uplinks, r.tunnels.downlink, arriving_from=arriving_from)
     via = pvm_at if pvm_at != r.here else ue_at if ue_at != r.here else "local"
     return SetPath(path, announce, via)

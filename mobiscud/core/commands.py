@@ -25,6 +25,8 @@ class SetPath:
     path: PathSpec | None
     announce: type[OffloadEvent] | None = None
     via: str = "local"
+    reason: str | None = None
+    """Why, where it is not the UE's doing."""
 
 
 @dataclass(frozen=True, slots=True)

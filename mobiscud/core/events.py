@@ -243,11 +243,15 @@ class MonitorDropped(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffloadEvent(UeEvent):
-    """A controller's rules are confirmed by its switch. ``via``: ``local``, or the cloudlet the traffic crosses."""
+    """A controller's rules are confirmed by its switch. ``via``: ``local``, or the cloudlet the traffic crosses.
+
+    ``reason``: why, where it is not the UE's doing.
+    """
 
     cloudlet: CloudletId
     via: str
     rule_ids: tuple[str, ...] = ()
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

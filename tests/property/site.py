@@ -116,6 +116,9 @@ class Site:
         self._hosts: dict[CloudletId, PersonalVmHost] = {}
         self._memories = {c: Memory() for c in CLOUDLETS}
         self._queue: dict[CloudletId, asyncio.Queue[Event]] = {}
+        self._dead: set[CloudletId] = set()
+        self._restarting: set[CloudletId] = set()
+        self.published: list[Event] = []
         self._moments = 0
         self.at: int | None = None
         self.attached = False
@@ -173,10 +176,19 @@ class Site:
         if UE not in controller.offloaded:
             self.switches[cloudlet].path = None  # what the switch adapter sweeps
 
+    async def kill(self, cloudlet: CloudletId) -> None:
+        """The controller dies, and for now no other begins."""
+        self._dead.add(cloudlet)
+        await self.controllers[cloudlet].__aexit__(None, None, None)
+        self.lines[cloudlet].answerers.clear()
+
     async def restart(self, cloudlet: CloudletId) -> None:
         """The controller dies, and another begins with what it remembered; what it heard meanwhile is told again."""
-        await self.controllers[cloudlet].__aexit__(None, None, None)
+        self._restarting.add(cloudlet)
+        await self.kill(cloudlet)
         await self._start(cloudlet)
+        self._dead.discard(cloudlet)
+        self._restarting.discard(cloudlet)
         if self.state is not None:
             self.controllers[cloudlet].on_state(self.state)
 
@@ -207,6 +219,7 @@ class Site:
 
     def publish(self, event: Event) -> None:
         """Everybody hears it, each after a while, in order; where the UE is, the monitor retains."""
+        self.published.append(event)
         if isinstance(event, UeAttached | UeConnected | UeIdle):
             self.state = event
         elif isinstance(event, HandoverCompleted):
@@ -221,7 +234,10 @@ class Site:
         while True:
             event = await self._queue[cloudlet].get()
             await asyncio.sleep(self._chance.choice((0.0002, 0.001, 0.01)))
-            self.controllers[cloudlet].on_event(event)
+            while cloudlet in self._restarting:  # noqa: ASYNC110  # the broker keeps it for so long
+                await asyncio.sleep(0.001)
+            if cloudlet not in self._dead:
+                self.controllers[cloudlet].on_event(event)
 
     # What the UE does; what it cannot do now, it does not ----------------------------------------------------------
 

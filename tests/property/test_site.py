@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobiscud.core.config import CostConfig, MigrationConfig
+from mobiscud.core.events import OffloadRemoved
 from tests.property.site import CLOUDLETS, PVM, UNCOVERED, Site
 from tests.property.virtual_time import run
 
@@ -108,6 +109,8 @@ FOUND: tuple[tuple[list[tuple[str, int, float]], int, float, MigrationConfig], .
         EXECUTING.model_copy(update={"absence_s": 0.0}),
     ),
     ([("handover", 3, 0.0), ("restart", 3, 0.0)], 870, 0.0, EARLY),
+    ([("handover", 3, 0.0), ("break", 2, 0.05), ("die", 2, 0.0)], 376, 0.0, NO_DWELL),
+    ([("handover", 2, 0.05), ("idle", 1, 0.0), ("restart", 1, 0.0)], 0, 0.0, NO_DWELL),
     ([("prepare", 3, 0.4), ("restart", 3, 0.0)], 3, 0.1, EARLY),
     ([("handover", 2, 0.0), ("handover", 1, 0.05), ("restart", 3, 0.0)], 74, 0.1, NO_DWELL),
 )
@@ -152,6 +155,37 @@ def test_a_vm_that_was_kept_is_fetched_from_where_it_is() -> None:
             assert site.runs_at() == []
             await site.do("attach", 3)
             await asyncio.sleep(5.0)
+            site.check()
+            assert [found.boot_id for found in site.fakes.running_copies(PVM.id)] == [guest.boot_id]
+
+    run(work())
+
+
+@pytest.mark.parametrize("is_kept", [True, False], ids=["kept", "running"])
+def test_a_vm_whose_host_is_gone_is_waited_for_by_the_core_and_started_nowhere_else(is_kept: bool) -> None:
+    """For an hour its user is at other cells; then the host is back after all."""
+
+    async def work() -> None:
+        async with Site(random.Random(1), MigrationConfig(dwell_s=0.3, absence_s=0.1 if is_kept else None)) as site:
+            await site.do("attach", 1)
+            await asyncio.sleep(5.0)
+            (guest,) = site.fakes.running_copies(PVM.id)
+            if is_kept:
+                await site.do("detach", 0)
+                await asyncio.sleep(5.0)
+            await site.kill(CLOUDLETS[0])
+            await site.do("attach" if is_kept else "handover", 3)
+            await asyncio.sleep(3600.0)
+            assert site.uplink(3) == "core"
+            assert CLOUDLETS[2] not in site.runs_at()
+            said = [event for event in site.published if isinstance(event, OffloadRemoved) and event.reason]
+            assert [event.reason for event in said] == ["c1 does not grant the detour"]
+            await site.do("handover", 2)
+            await asyncio.sleep(60.0)
+            assert site.uplink(2) == "core"
+            assert site.runs_at() == ([] if is_kept else [CLOUDLETS[0]])
+            await site.restart(CLOUDLETS[0])
+            await asyncio.sleep(60.0)
             site.check()
             assert [found.boot_id for found in site.fakes.running_copies(PVM.id)] == [guest.boot_id]
 

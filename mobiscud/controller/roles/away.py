@@ -8,6 +8,7 @@ from mobiscud.controller.inputs import (
     DetourAsked,
     HandoverDone,
     HandoverExpected,
+    Landed,
     MoveAsked,
     MovedHere,
     NoStragglers,
@@ -68,6 +69,11 @@ def _pvm_gone(r: UeRecord, i: PvmGone) -> Result:
     return stand_by(r, None) if r.standby else (r, ())
 
 
+def _landed(r: UeRecord, i: Landed) -> Result:
+    """AWAY: a guest that was taken for lost after a restart, and has only now come."""
+    return replace(r, ended=None), ()
+
+
 def _none_late(r: UeRecord, i: NoStragglers) -> Result:
     return stand_by(r, None) if i.token == r.token and r.standby else (r, ())
 
@@ -81,6 +87,7 @@ AWAY: Final[Rows] = {
     PvmSeen: _pvm_seen,
     PvmGone: _pvm_gone,
     PvmKept: _note_pvm,
+    Landed: _landed,
     MovedHere: pulled,
     NoStragglers: _none_late,
     DetourAsked: _refuse_detour,

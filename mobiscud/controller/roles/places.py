@@ -52,7 +52,9 @@ def placed(r: UeRecord, i: Arrival) -> UeRecord:
 
 def settle(r: UeRecord, announce: type[OffloadEvent] | None) -> Result:
     """The PVM is here for certain, and for now stays: our phase follows from where the UE is."""
-    r = replace(r, pvm_at=r.here, moving_to=None, halted_at=None, landed_at=None, ended=None, doubtful=False)
+    r = replace(
+        r, pvm_at=r.here, moving_to=None, halted_at=None, landed_at=None, ended=None, doubtful=False, silent=None
+    )
     if not r.registered:
         return await_return(r)
     if r.ue_at is None:
@@ -67,7 +69,7 @@ def unsettle(r: UeRecord, announce: type[OffloadEvent] | None, *, again: bool = 
     """The PVM is not here: a UE that is here reaches it over the inter-cloudlet link, until it has followed."""
     r = replace(r, ready=(), moving_to=None, halted_at=None, landed_at=None, doubtful=False)
     if r.ue_at != r.here or r.pvm_at is None:
-        away = replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None, going_to=None)
+        away = replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None, going_to=None, silent=None)
         return stand_by(away, OffloadRemoved)
     r = replace(r, phase=Phase.DETOURED)
     return r, (set_path(r, announce), AskDetour(known(r.pvm_at)), *consult(r, again=again))

@@ -51,7 +51,7 @@ def go_idle(r: UeRecord, i: UeWentIdle) -> Result:
 
 
 def not_coming(r: UeRecord, i: Any) -> Result:
-    r = replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None, going_to=None)
+    r = replace(r, phase=Phase.AWAY, tunnels=NO_TUNNELS, expected=None, going_to=None, silent=None)
     return stand_by(r, OffloadRemoved)
 
 

@@ -6,6 +6,8 @@ from typing import Final
 
 from mobiscud.controller.inputs import (
     DetourAsked,
+    DetourAwaited,
+    DetourGranted,
     DoubtThere,
     HaltedThere,
     HandoverDone,
@@ -45,6 +47,7 @@ from mobiscud.controller.roles.shared import (
 from mobiscud.core.commands import Announce, AskDetour, AskMove, Consult, Moment, SetPath, StartPvm
 from mobiscud.core.events import (
     OffloadActivated,
+    OffloadEvent,
     OffloadMoved,
     OffloadPrepared,
     OffloadRemoved,
@@ -77,6 +80,32 @@ def _come(r: UeRecord, i: Arrival) -> Result:
     asked = AskDetour(known(r.pvm_at)) if r.phase is Phase.PREPARED else None
     r, commands = unsettle(placed(r, i), OffloadActivated)
     return r, tuple(command for command in commands if command != asked)
+
+
+def _detour_awaited(r: UeRecord, i: DetourAwaited) -> Result:
+    """PREPARED, DETOURED or PULLING: what the UE sends over the link may end there; the core knows no worse.
+
+    What comes over the link still reaches it: that may be a source whose answer was lost.
+    """
+    if i.of != r.pvm_at or r.silent == i.of or r.flipped:
+        return r, ()
+    r = replace(r, silent=i.of)
+    reason = f"{i.of} does not grant the detour"
+    return r, tuple(SetPath(p.path, OffloadRemoved, p.via, reason) for p in _standing(r, None))
+
+
+def _detour_granted(r: UeRecord, i: DetourGranted) -> Result:
+    if r.silent != i.of:
+        return r, ()
+    r = replace(r, silent=None)
+    return r, _standing(r, OffloadPrepared if r.coming else OffloadActivated)
+
+
+def _standing(r: UeRecord, announce: type[OffloadEvent] | None) -> tuple[SetPath, ...]:
+    """The path of a UE that is here, or expected."""
+    if r.ue_at != r.here and not r.coming:
+        return ()
+    return (pulling_path(r, announce) if r.phase is Phase.PULLING else set_path(r, announce),)
 
 
 def _pull(r: UeRecord, i: MoveDue) -> Result:
@@ -177,11 +206,16 @@ def _doubt_there(r: UeRecord, i: DoubtThere) -> Result:
     return replace(r, doubtful=True), (SetPath(None, OffloadRemoved),)
 
 
+def _stays_there(r: UeRecord, i: StaysThere) -> Result:
+    """DETOURED: no copy here is in doubt any more."""
+    return unsettle(r, OffloadActivated) if r.doubtful else (r, ())
+
+
 def _kept_elsewhere(r: UeRecord, i: PvmKept) -> Result:
     """PREPARED, DETOURED or PULLING: it does not run; until it does, the UE's traffic stays on the core."""
     if i.cloudlet == r.here:
         return r, ()
-    r = replace(r, phase=Phase.AWAY, pvm_at=i.cloudlet, expected=None, ready=(), standby=())
+    r = replace(r, phase=Phase.AWAY, pvm_at=i.cloudlet, expected=None, ready=(), standby=(), silent=None)
     return r, (SetPath(None, OffloadRemoved),)
 
 
@@ -237,6 +271,8 @@ PREPARED: Final[Rows] = {
     PvmCrashed: _ended,
     PvmKept: _kept_elsewhere,
     DetourAsked: refuse_detour,
+    DetourAwaited: _detour_awaited,
+    DetourGranted: _detour_granted,
     MoveAsked: point_to,
 }
 
@@ -253,11 +289,14 @@ DETOURED: Final[Rows] = {
     PvmGone: _start_after_all,
     PvmKept: _kept_elsewhere,
     HaltedThere: _halted_there,
+    StaysThere: _stays_there,
     DoubtThere: _doubt_there,
     Landed: _landed,
     MovedHere: pulled,
     PvmCrashed: _ended,
     DetourAsked: refuse_detour,
+    DetourAwaited: _detour_awaited,
+    DetourGranted: _detour_granted,
     MoveAsked: point_to,
 }
 
@@ -281,5 +320,7 @@ PULLING: Final[Rows] = {
     UeWentIdle: note_idle,
     UeLeft: note_left,
     DetourAsked: ready,
+    DetourAwaited: _detour_awaited,
+    DetourGranted: _detour_granted,
     MoveAsked: point_to,
 }

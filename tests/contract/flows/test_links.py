@@ -89,6 +89,15 @@ async def test_downlink_over_the_link_waits_for_nothing_but_the_tunnel(bench: Be
     assert await bench.emerges("isl-c2", link(C2, HERE, TO_UE), at="isl-c3") == followed
 
 
+async def test_a_vm_elsewhere_that_is_not_to_be_reached_there_still_reaches_its_ue(bench: Bench) -> None:
+    """While the cloudlet that has it does not grant the detour: what the UE sends stays on the wire."""
+    await hear_enb(bench)
+    await bench.apply(UE, replace(LOCAL, pvm_at=C2, uplinks=()))
+    assert await bench.emerges("enb", uplink(), at="core") == [("core", uplink())]
+    emerged = await bench.emerges("isl-c2", link(C2, HERE, TO_UE), at="enb")
+    assert [port for port, _ in emerged] == ["enb"]
+
+
 async def test_frames_for_others_pass_on(bench: Bench) -> None:
     expected = [("isl-c3", link(C2, C3, hop(TO_PVM)))]
     assert await bench.emerges("isl-c2", link(C2, C3, TO_PVM), at="isl-c3") == expected

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mobiscud.controller.inputs import (
     DetourAsked,
+    DetourAwaited,
+    DetourGranted,
+    HaltedThere,
     HandoverDone,
     HandoverExpected,
     HandoverOff,
+    MoveDue,
     NoStragglers,
     NotReady,
     PvmGone,
@@ -19,9 +25,9 @@ from mobiscud.controller.inputs import (
     UeWentIdle,
 )
 from mobiscud.controller.record import Phase
-from mobiscud.core.commands import AbortMove, AskDetour, AwaitReady, AwaitStragglers, Consult, Moment, SetPath
+from mobiscud.core.commands import AbortMove, AskDetour, AskMove, AwaitReady, AwaitStragglers, Consult, Moment, SetPath
 from mobiscud.core.edge import DownlinkTunnel, PathSpec, UplinkTunnel
-from mobiscud.core.events import OffloadActivated, OffloadMoved, OffloadPrepared, OffloadRemoved
+from mobiscud.core.events import OffloadActivated, OffloadEvent, OffloadMoved, OffloadPrepared, OffloadRemoved
 from mobiscud.core.ids import FTeid, Teid
 from tests.unit.mobiscud.machine.playbook import (
     C1,
@@ -33,7 +39,9 @@ from tests.unit.mobiscud.machine.playbook import (
     T2,
     T3,
     Playbook,
+    arriving,
     core,
+    detoured,
     lending,
     path,
     pushing,
@@ -207,3 +215,40 @@ def test_a_neighbour_leads_to_where_the_pvm_is() -> None:
         UeArrived(C3, IP, T3, T2.uplinks), SetPath(PathSpec(IP, PVM, C1, C2, T2.uplinks), None, C1)
     )
     stays.on(PvmGone(C1), SetPath(expected_there, None, C3))
+
+
+def unheeded(via: Tunnels = T2, announce: type[OffloadEvent] | None = None, reason: str | None = None) -> SetPath:
+    """The path at c2 while c1 does not grant the detour: what the UE sends is left to the core."""
+    return SetPath(replace(path(C1, C2, via), uplinks=()), announce, "core", reason)
+
+
+def test_a_source_that_does_not_answer_leaves_what_the_ue_sends_to_the_core_until_it_does() -> None:
+    """It is never taken to be without the PVM: only its own word says that."""
+    target = detoured().on(DetourAwaited(C3)).on(DetourGranted(C1))
+    target.on(DetourAwaited(C1), unheeded(announce=OffloadRemoved, reason="c1 does not grant the detour"))
+    target.on(DetourAwaited(C1)).is_in(Phase.DETOURED)
+    target.on(MoveDue(1), SetPath(replace(arriving(C1, C2, T2), uplinks=()), None, "core"), AskMove(C1))
+    target.on(DetourGranted(C1), SetPath(arriving(C1, C2, T2), OffloadActivated, C1)).is_in(Phase.PULLING)
+
+
+def test_a_ue_that_comes_while_the_source_is_silent_is_left_to_the_core() -> None:
+    target = (
+        Playbook(C2, pvm_at=C1, registered=True, ue_ip=IP, ue_at=C1)
+        .on(
+            HandoverExpected(C2, IP, T2),
+            SetPath(path(C1, C2, T2), OffloadPrepared, C1),
+            AskDetour(C1),
+            Consult(Moment.PREPARED, 0),
+        )
+        .on(DetourAwaited(C1), unheeded(announce=OffloadRemoved, reason="c1 does not grant the detour"))
+        .on(HandoverDone(C2, IP, T2), unheeded(), Consult(Moment.ARRIVED, 1))
+    )
+    target.on(PvmSeen(C3), SetPath(path(C3, C2, T2), OffloadMoved, C3), AskDetour(C3), Consult(Moment.ARRIVED, 1))
+    target.on(HandoverDone(C3, IP, T3), SetPath(None, OffloadRemoved)).is_in(Phase.AWAY)
+    assert target.record.silent is None
+
+
+def test_what_the_guest_brings_along_goes_to_it_though_its_source_was_silent() -> None:
+    target = detoured().on(DetourAwaited(C1), unheeded(announce=OffloadRemoved, reason="c1 does not grant the detour"))
+    target.on(HaltedThere(7), SetPath(path(C2, C2, T2), OffloadMoved, "local")).on(DetourAwaited(C1))
+    assert target.is_in(Phase.PULLING).record.flipped
