@@ -56,11 +56,14 @@ _OF_THE_LEDGER: Final = (PvmSeen, PvmGone, PvmKept, MovedHere, HaltedThere, Stay
 
 
 def step(record: UeRecord, happened: Input) -> Result | None:
-    """Carry the record over one input. None: the table has no row for it, nothing changes."""
+    """Carry the record over one input. None: nothing changes.
+
+    What the table has no row for may still be news of the ledger.
+    """
     row = TRANSITIONS.get((record.phase, type(happened)))
-    if row is None:
-        return None
     told = happened.epoch if isinstance(happened, _OF_THE_LEDGER) else 0
+    if row is None:
+        return (replace(record, epoch=told), ()) if told > record.epoch else None
     if 0 < told < record.epoch:
         return None  # of a migration that has ended, by one who slept through a change, or late
     known = max(record.epoch, told)

@@ -45,7 +45,14 @@ from mobiscud.core.commands import (
     TellMoved,
     TellStays,
 )
-from mobiscud.core.events import OffloadMoved, OffloadRemoved, PvmMigrated, PvmMigrationFailed, PvmStopped
+from mobiscud.core.events import (
+    OffloadActivated,
+    OffloadMoved,
+    OffloadRemoved,
+    PvmMigrated,
+    PvmMigrationFailed,
+    PvmStopped,
+)
 from tests.unit.mobiscud.machine.playbook import (
     C1,
     C2,
@@ -116,6 +123,24 @@ def test_what_is_said_of_a_migration_that_has_ended_means_nothing() -> None:
     target = pulling().on(StaysThere("link down", epoch=2), *DETOUR_AGAIN)
     assert target.record.epoch == 2
     target.ignores(HaltedThere(7, epoch=1)).ignores(PvmSeen(C3, epoch=1)).is_in(Phase.DETOURED)
+
+
+def test_a_target_that_was_restarted_meanwhile_learns_that_the_migration_is_over() -> None:
+    """The source tells each of its words until it is heard, so that they may come in another order."""
+    target = detoured().on(StaysThere("link down", epoch=2)).ignores(HaltedThere(7, epoch=1)).is_in(Phase.DETOURED)
+    target.on(DoubtThere(C1), SetPath(None, OffloadRemoved)).on(
+        StaysThere("link down", epoch=3),
+        SetPath(path(C1, C2, T2), OffloadActivated, C1),
+        AskDetour(C1),
+        Consult(Moment.ARRIVED, 1),
+    )
+    served = serving(C2, T2).on(StaysThere("link down", epoch=4))
+    assert served.is_in(Phase.SERVING).record.epoch == 4
+
+
+def test_a_guest_that_was_taken_for_lost_and_comes_is_there() -> None:
+    away = Playbook(C2, pvm_at=C1, registered=True, ue_ip=IP, absent=True, ended="lost").on(Landed(7))
+    assert away.record.ended is None
 
 
 def test_what_is_said_late_of_a_stop_means_nothing() -> None:
