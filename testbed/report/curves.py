@@ -22,7 +22,7 @@ TOP: Final = 46.0
 UPPER_HEIGHT: Final = 84.0
 PANEL_GAP: Final = 16.0
 LOWER_HEIGHT: Final = 250.0
-LANE_HEIGHT: Final = 9.0
+LANE_HEIGHT: Final = 11.0
 FAULT_HEIGHT: Final = 13.0
 LABEL_HEIGHT: Final = 15.0
 APART: Final = 1.8
@@ -264,7 +264,7 @@ def _lanes(picture: Drawing, curves: Sequence[Curve], x: Abscissa, top: float) -
         lost = [at for at, rtt in curve.points if rtt is None]
         strokes = "".join(f"M{x(at):.1f} {y + 1:.1f}v{LANE_HEIGHT - 2:g}" for at in lost)
         picture.path(strokes, f"s{curve.colour} stroke")
-        picture.text(RIGHT + 8, y + 8, f"{len(lost)} of {len(curve.points)}", f"tiny figure t{curve.colour}")
+        picture.text(RIGHT + 8, y + 9, f"{len(lost)} of {len(curve.points)}", f"tiny figure t{curve.colour}")
 
 
 def _rows(faults: Iterable[tuple[float, float, str]], x: Abscissa) -> list[list[tuple[float, float, str]]]:
