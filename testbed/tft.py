@@ -33,10 +33,9 @@ class Template:
         component = bytes((_PROTOCOL, self.protocol))
         return bytes((_CREATE_WITH_ONE_FILTER, _BOTH_DIRECTIONS, self.precedence, len(component))) + component
 
-    def holds(self, packet: bytes, offset: int = 0) -> bool:
+    def holds(self, packet: bytes) -> bool:
         """Whether an IPv4 packet is of this traffic."""
-        at = offset + _PROTOCOL_AT
-        return len(packet) > at and packet[at] == self.protocol
+        return len(packet) > _PROTOCOL_AT and packet[_PROTOCOL_AT] == self.protocol
 
 
 def decode(octets: bytes) -> Template:
