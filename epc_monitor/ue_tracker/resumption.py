@@ -8,7 +8,7 @@ from epc_monitor import values
 from epc_monitor.identity import UeKeys
 from epc_monitor.sctp import Association
 from epc_monitor.ue_tracker.registry import Registry
-from epc_monitor.ue_tracker.state import Leg, S1Association, S11Tunnel, Ue, ordered
+from epc_monitor.ue_tracker.state import Leg, S1Association, S11Tunnel, Ue, by_number, ordered
 from mobiscud.core.ids import EnbUeS1apId, FTeid, MmeUeS1apId, UeKey
 from mobiscud.core.ue import EnbState, HandoverEnd, S1Place, S11Place, SctpEnd, UeState
 
@@ -105,7 +105,7 @@ class Resumption:
         ue.connected = state.status == CONNECTED
         ue.place = state.enb.address if ue.connected and state.enb is not None else None
         ue.ue_ip, ue.pdns, ue.ciphering = state.ue_ip, state.pdns, state.ciphering
-        ue.bearers = ordered(state.bearers)
+        ue.bearers = ordered(by_number(state.bearers).values())
         registry.take_in(ue, at)
         for bearer in state.bearers:
             if bearer.uplink is not None:
