@@ -100,6 +100,8 @@ class Deeds:
         self._submit = submit
         self._tasks = Tasks()
         self._detours: dict[UeKey, asyncio.Task[None]] = {}
+        self._asked: dict[UeKey, SetPath] = {}
+        """The path of each UE that the switch was asked for last."""
 
     async def close(self) -> None:
         """End what is under way; what has been begun elsewhere goes on there."""
@@ -130,6 +132,12 @@ class Deeds:
             self._tasks.spawn(self._try_again(ue, Undone(record, tuple(undone))), f"again-{ue}")
         return failure
 
+    def still_to_do(self, ue: UeKey, undone: Undone) -> tuple[Command, ...]:
+        """What could not be done, by a record that is as it was; without its path, if another was asked for since."""
+        if self._asked.get(ue, undone.commands[0]) is undone.commands[0]:
+            return undone.commands
+        return tuple(command for command in undone.commands if not isinstance(command, SetPath))
+
     async def stand_again(self, paths: Mapping[UeKey, PathSpec | None]) -> bool:
         """Ask for paths that stood: the switch learns whose they are, and mostly has nothing to do.
 
@@ -154,6 +162,7 @@ class Deeds:
         spawn = self._tasks.spawn
         match command:
             case SetPath():
+                self._asked[ue] = command
                 rules = await self._switch.apply(ue, self._subscribers.path(ue, command.path))
                 self._announcer.path(ue, record, command, rules)
             case Announce():

@@ -285,7 +285,8 @@ class CloudletController:
     async def _handle(self, ue: UeKey, happened: Input | PolicyChanged | _Retained | Undone) -> str | None:
         before = self._records[ue]
         if isinstance(happened, Undone):
-            again = happened.commands if before is happened.record else redo(before, happened.commands)
+            is_same = before is happened.record
+            again = self._deeds.still_to_do(ue, happened) if is_same else redo(before, happened.commands)
             return await self._deeds.carry_all_out(ue, before, again)
         if isinstance(happened, _Retained):
             if already_known(before, happened.place):

@@ -234,7 +234,7 @@ class Site:
         while True:
             event = await self._queue[cloudlet].get()
             await asyncio.sleep(self._chance.choice((0.0002, 0.001, 0.01)))
-            while cloudlet in self._restarting:  # noqa: ASYNC110  # the broker keeps it for so long
+            while cloudlet in self._restarting:  # noqa: ASYNC110  # as if that took no time
                 await asyncio.sleep(0.001)
             if cloudlet not in self._dead:
                 self.controllers[cloudlet].on_event(event)

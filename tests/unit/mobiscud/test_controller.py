@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mobiscud.bus.cloudevents import EVENT_TYPES
-from mobiscud.controller.inputs import HEARD, Tunnels, UeArrived, UeWentIdle, read
+from mobiscud.controller.inputs import HEARD, HandoverDone, NoStragglers, Tunnels, UeArrived, UeWentIdle, read
 from mobiscud.controller.offload_policy import OffloadPolicy
 from mobiscud.controller.outlook import Outlook
 from mobiscud.controller.ports import Neighbourhood
@@ -189,6 +189,24 @@ async def test_what_the_switch_could_not_do_gives_way_to_what_came_later() -> No
         await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("again-")])
         await until(lambda: not hands.backlog.waiting)
         assert by_core()
+
+
+async def test_a_path_that_could_not_be_made_gives_way_to_a_later_one_of_the_same_record() -> None:
+    """What is late for a UE that has left goes after it for a while, and then no more: the record is as it was."""
+    gone = replace(serving(1), phase=Phase.DETOURED, pvm_at=C2, standby=serving(1).tunnels.uplinks)
+    switch = AwaySwitch(0)
+    parts = Parts({ue(1): gone}, switch)
+    async with controller(parts) as hands:
+        switch.away = 1
+        hands.submit(ue(1), HandoverDone(C2, "45.45.0.2", Tunnels(), gone.standby))
+        await until(lambda: switch.away == 0)
+        hands.submit(ue(1), NoStragglers(hands.records[ue(1)].token))
+        await until(lambda: not hands.backlog.waiting)
+        await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("again-")])
+        await until(lambda: not hands.backlog.waiting)
+        path = switch.paths[ue(1)]
+        assert path is not None
+        assert path.ue_at == C1
 
 
 async def test_an_enodeb_whose_number_nobody_has_seen_is_known_by_its_address() -> None:
