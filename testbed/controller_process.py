@@ -28,7 +28,7 @@ from mobiscud.bus.mqtt import Broker, MqttBus
 from mobiscud.bus.publisher import EventPublisher
 from mobiscud.bus.requests import Requests
 from mobiscud.controller.backlog import Backlog
-from mobiscud.controller.inputs import HEARD
+from mobiscud.controller.hearing import HEARD
 from mobiscud.controller.journal import Journal
 from mobiscud.controller.observe import ObservedHypervisor
 from mobiscud.controller.offload_policy import OffloadPolicy

@@ -221,7 +221,7 @@ async def _controller(
     from migration.lifecycle import UNASKED, Notice, PvmResumed, PvmStopped, PvmSuspended
     from mobiscud.app.hands import hands
     from mobiscud.app.usage import UsageReporter
-    from mobiscud.controller.inputs import HEARD
+    from mobiscud.controller.hearing import HEARD
     from mobiscud.controller.offload_policy import OffloadPolicy
     from mobiscud.controller.ports import Neighbourhood
     from mobiscud.controller.service import CloudletController

@@ -22,6 +22,7 @@ from mobiscud.controller.commit import GroupCommit, Memory
 from mobiscud.controller.consulting import Consultant
 from mobiscud.controller.deeds import Deeds, Undone
 from mobiscud.controller.guests import Guests
+from mobiscud.controller.hearing import read
 from mobiscud.controller.inputs import (
     Halted,
     Input,
@@ -31,7 +32,6 @@ from mobiscud.controller.inputs import (
     UeArrived,
     UeLeft,
     UeWentIdle,
-    read,
 )
 from mobiscud.controller.machine import step
 from mobiscud.controller.offload_policy import Offload, OffloadPolicy

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mobiscud.bus.cloudevents import EVENT_TYPES
-from mobiscud.controller.inputs import HEARD, HandoverDone, NoStragglers, Tunnels, UeArrived, UeWentIdle, read
+from mobiscud.controller.hearing import HEARD, read
+from mobiscud.controller.inputs import HandoverDone, NoStragglers, Tunnels, UeArrived, UeWentIdle
 from mobiscud.controller.offload_policy import OffloadPolicy
 from mobiscud.controller.outlook import Outlook
 from mobiscud.controller.ports import Neighbourhood

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobiscud.controller.inputs import HandoverExpected, HandoverOrdered, Tunnels, read
+from mobiscud.controller.hearing import read
+from mobiscud.controller.inputs import HandoverExpected, HandoverOrdered, Tunnels
 from mobiscud.controller.outlook import REMEMBERED, Outlook
 from mobiscud.controller.policy import (
     AskAgain,
