@@ -6,7 +6,7 @@ EXPLORE_EXAMPLES ?= 10000
 SOAK_MIGRATIONS ?= 500
 FUZZ_TARGETS ?= aper s1ap nas gtpv2 frames sctp capture tracker monitor
 
-.PHONY: help setup demo check test unit compiled fuzz explore soak clean
+.PHONY: help setup demo check test unit compiled fuzz explore failures soak clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ fuzz: setup ## each decoder under coverage-guided fuzzing, FUZZ_SECONDS (60) for
 explore: setup ## EXPLORE_EXAMPLES (10000) new random walks of whole sites, a minute or two; make test takes the same ones each time
 	HYPOTHESIS_PROFILE=explore EXPLORE_EXAMPLES=$(EXPLORE_EXAMPLES) $(BIN)/pytest --timeout=3600 --hypothesis-seed=random \
 	  tests/property/test_site.py $(TEST_ARGS)
+
+failures: setup ## every part dies at every moment of a migration (as root), FAILURE_CELLS="source-host link/at": only these; 4 minutes
+	$(BIN)/python -m testbed.failures $(FAILURE_CELLS) $(FAILURE_ARGS)
 
 soak: setup ## migrations with random aborts, retargets and kills (as root), SOAK_MIGRATIONS (500): 5 to 10 s each
 	$(BIN)/python -m testbed.soak $(SOAK_MIGRATIONS) $(SOAK_ARGS)

@@ -193,7 +193,7 @@ class CloudletHost:
         """End libvirtd alone; its QEMUs run on. Does nothing where there is none."""
         if self._daemon is None:
             return
-        daemon = self._daemon_pid()
+        daemon = self.daemon_pid
         if daemon is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(daemon, number)
@@ -208,7 +208,8 @@ class CloudletHost:
         """The command that runs ``command`` inside the host."""
         return ("nsenter", f"--target={self._init_pid}", "--mount", "--uts", "--net", "--pid", "--", *command)
 
-    def _daemon_pid(self) -> int | None:
+    @property
+    def daemon_pid(self) -> int | None:
         """The libvirtd that nsenter(1) forked: nsenter stays outside the host's PID namespace and waits for it."""
         if self._daemon is None:
             return None

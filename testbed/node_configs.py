@@ -28,6 +28,8 @@ SITE: Final = "testbed"
 GATEWAY: Final = "172.16.0.1/16"
 FIRST_ENB_ID: Final = 0x19B
 MONITOR: Final = "monitor"
+IMAGE: Final = "guest"
+"""By which the PVMs' hosts call what they are made of, where they have disks."""
 PLMN: Final = {"mcc": "999", "mnc": "70"}
 
 
@@ -68,6 +70,7 @@ def nodes(setting: Setting, subscribers: Sequence[Subscriber], places: Places) -
         everywhere = [ids for several in enb_ids.values() for ids in several]
         found[name] = {
             **common,
+            "images": {IMAGE: {**_kernel(places), "disk": str(setting.disk)}} if setting.disk else {},
             "site": _site(name, places),
             "cloudlets": [_cloudlet(k, everywhere, places)] if k == AT_MTSO else chain,
             "switches": [_switch(k, () if k == AT_MTSO else tuple(enb_ids), places)],
@@ -75,8 +78,7 @@ def nodes(setting: Setting, subscribers: Sequence[Subscriber], places: Places) -
                 {
                     "cloudlet": name,
                     "uri": places.hosts[k].uri,
-                    "kernel": str(places.image.kernel),
-                    "initrd": str(places.image.initrd),
+                    **({"image": IMAGE} if setting.disk else _kernel(places)),
                     "mode": setting.migration_mode,
                     **setting.hypervisor,
                 }
@@ -89,6 +91,10 @@ def nodes(setting: Setting, subscribers: Sequence[Subscriber], places: Places) -
             "migration": {"policy": "stay"} if k == AT_MTSO else dict(setting.migration_section),
         }
     return found
+
+
+def _kernel(places: Places) -> dict[str, str]:
+    return {"kernel": str(places.image.kernel), "initrd": str(places.image.initrd)}
 
 
 def _site(node: str, places: Places) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from testbed.delay_queue import Shape
@@ -62,6 +63,7 @@ class Setting:
     ``ues``: how many; all have PVMs but those in ``plain_ues``; those of ``mtso_ues`` have theirs at the MTSO.
     ``shapes``: jitter, loss and rate by kind of link (``paper_topology``).
     ``forwarding`` and ``interruption_s``: of handovers, as ``lte_config`` has them.
+    ``disk``: a qcow2 file that the PVMs' own disks begin as; none: they have none.
     ``hypervisor``: more keys of each section of ``hypervisors``.
     ``recorded``: the signalling is captured, in ``out``.
     ``preferred``: network and nodes run before other programs, as if each had processors of its own.
@@ -77,6 +79,7 @@ class Setting:
     migration_mode: str = "auto"
     offload: Literal["enforce", "observe"] = "enforce"
     migration: Mapping[str, Any] | None = None
+    disk: Path | None = None
     hypervisor: Mapping[str, Any] = field(default_factory=dict)
     plain_ues: frozenset[int] = frozenset()
     mtso_ues: frozenset[int] = frozenset()

@@ -2,8 +2,8 @@
 
 A UE walks at random between three cells, mostly to the end of a migration, sometimes away or back in its midst; now and
 then a controller or a libvirtd is killed and started again. After each walk the guest must be where its user is, once,
-be itself (boot id) and have its memory whole; at the end nothing may be left over: processes, taps, files, threads,
-flows. A watch asks all hypervisors all the time who runs the guest.
+be itself (boot id), and have its memory and its disk whole; at the end nothing may be left over: processes, taps,
+files, threads, file descriptors, flows. A watch asks all hypervisors all the time who runs the guest.
 """
 
 from __future__ import annotations
@@ -22,19 +22,29 @@ from pathlib import Path
 from typing import Any, Final
 
 from mobiscud.core.errors import AdapterError, MobiScudError
+from testbed import netns
 from testbed.copies import Belongings, CopyWatch, belongings_of
 from testbed.experiment import FIRST, PVM_ADDRESS, UE, RunningTestbed, Setting
 from testbed.guest.client import GuestClient
+from testbed.node_configs import MONITOR
+from testbed.spawn import Child
 from testbed.topology import Delays
 
 NO_DELAYS: Final = Delays(ue_enb=0, enb_mtso=0, sgw_pgw=0, pgw_internet=0, enb_enb=0)
 CELLS: Final = (1, 2, 3)
 MEMORY_MIB: Final = 8
+DISK_MIB: Final = 4
+BASE_MIB: Final = 16
+DISKS: Final = Path("/var/lib/libvirt/images/pvms")
+"""A path that is another directory on every host."""
 LIMIT_S: Final = 60.0
+ENOUGH_FAULTS: Final = 10
+"""After so many there is nothing left to find out."""
 SETTLED_WITHIN_S: Final = 15.0
 """How long libvirt's own second copy may last until it is found and ended; no packet reaches it meanwhile."""
 SPARE_THREADS: Final = 4
-"""By how many threads a controller at rest may differ: calls that are just being made."""
+SPARE_DESCRIPTORS: Final = 8
+"""By how much a controller at rest may differ: calls that are just being made, connections that were not yet needed."""
 
 DEEDS: Final = {
     "migrate": 10,  # and wait for its end
@@ -55,6 +65,7 @@ class Tally:
     deeds: Counter[str] = field(default_factory=Counter)
     guests_lost: int = 0
     corrupt_pages: int = 0
+    corrupt_disks: int = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -67,6 +78,8 @@ class Soak:
         self._at = 1
         self._client = GuestClient(bed.network.namespace("ue"), PVM_ADDRESS, timeout_s=LIMIT_S)
         self._boot_id = ""
+        self._written = 0
+        self._disk_sum = ""
         self.tally = Tally()
 
     async def run(self, migrations: int) -> dict[str, Any]:
@@ -76,23 +89,31 @@ class Soak:
         await bed.event("offload.activated", after=0, within_s=LIMIT_S, cloudlet="c1")
         self._boot_id = (await self._client.wait_until_up(LIMIT_S)).boot_id
         await self._client.dirty(MEMORY_MIB, 4)
+        await self._write_disk()
         uris = {f"c{number}": host.uri for number, host in bed.hosts.items()}
         empty = {number: self._belongings(number) for number in CELLS if number != self._at}
-        threads = self._threads()
+        held = {name: _held_by(node.pid) for name, node in self._controllers()}
         begun = time.monotonic()
         with CopyWatch(FIRST.pvm_id, uris) as watch:
             while tally.migrations < migrations:
                 deed = self._chance.choices(list(DEEDS), list(DEEDS.values()))[0]
                 tally.deeds[deed] += 1
                 mark = len(bed.events)
-                await getattr(self, f"_{deed}")()
+                try:
+                    await getattr(self, f"_{deed}")()
+                except AdapterError as error:
+                    tally.faults.append(f"{tally.migrations} migrations, {deed}: {error}")
                 tally.migrations += sum(e["type"].endswith("pvm.migrating") for e in bed.events[mark:])
                 await self._judge(deed, watch)
-                if tally.migrations % 10 == 0:
-                    bed.say(f"{tally.migrations} migrations, {len(tally.faults)} faults")
+                bed.say(
+                    f"{tally.migrations} of {migrations} migrations, {deed} {tally.deeds.total()}, {len(tally.faults)} "
+                    f"faults, {time.monotonic() - begun:.0f} s"
+                )
+                if len(tally.faults) >= ENOUGH_FAULTS:
+                    break
         if watch.seen.longest_double_s > SETTLED_WITHIN_S:
             tally.faults.append(f"two copies for {watch.seen.longest_double_s:.1f} s")
-        await self._look_for_leaks(empty, threads)
+        await self._look_for_leaks(empty, held)
         return {
             "migrations": tally.migrations,
             "seconds": round(time.monotonic() - begun, 1),
@@ -102,6 +123,7 @@ class Soak:
             "longest_double_s": round(watch.seen.longest_double_s, 3),
             "guests_lost": tally.guests_lost,
             "corrupt_pages": tally.corrupt_pages,
+            "corrupt_disks": tally.corrupt_disks,
             "faults": tally.faults,
         }
 
@@ -169,6 +191,11 @@ class Soak:
         try:
             found = await self._client.wait_until_up(LIMIT_S)
             corrupt = await self._client.verify()
+            disk_sum = await self._client.sum_disk(DISK_MIB)
+            if disk_sum != self._disk_sum:
+                self.tally.corrupt_disks += 1
+                self.tally.faults.append(f"after {deed}: the disk is not as it was written")
+            await self._write_disk()
         except AdapterError as error:
             self.tally.faults.append(f"after {deed}: {error}")
             return
@@ -181,6 +208,11 @@ class Soak:
             self._boot_id = found.boot_id
             await self._client.dirty(MEMORY_MIB, 4)
 
+    async def _write_disk(self) -> None:
+        self._written += 1
+        await self._client.write_disk(self._written, DISK_MIB)
+        self._disk_sum = await self._client.sum_disk(DISK_MIB)
+
     def _where(self) -> frozenset[str]:
         """Who has a process of the guest's, as the machine's own process table says."""
         return frozenset(f"c{number}" for number, host in self._bed.hosts.items() if self._belongings(number).processes)
@@ -191,14 +223,18 @@ class Soak:
             host.init_pid, host.log_directory.parent, lambda: Path(f"/proc/{host.init_pid}/net/dev").read_text()
         )
 
-    def _threads(self) -> dict[str, int]:
-        return {
-            name: len(list(Path(f"/proc/{node.pid}/task").iterdir()))
-            for name, node in self._bed.nodes.items()
-            if name != "monitor"
-        }
+    def _controllers(self) -> list[tuple[str, Child]]:
+        return [(name, node) for name, node in self._bed.nodes.items() if name != MONITOR]
 
-    async def _look_for_leaks(self, empty: dict[int, Belongings], threads: dict[str, int]) -> None:
+    def _disks(self) -> frozenset[str]:
+        """Who has a disk of the guest's."""
+        place = DISKS.relative_to("/var/lib/libvirt")
+        hosts = self._bed.hosts.items()
+        return frozenset(
+            f"c{number}" for number, host in hosts if any((host.log_directory.parent / "lib" / place).glob("*.qcow2"))
+        )
+
+    async def _look_for_leaks(self, empty: dict[int, Belongings], held: dict[str, tuple[int, int]]) -> None:
         """At rest: nothing but the guest's own, where it is; at the end, without a user, nothing at all."""
         faults = self.tally.faults
         for number, before in empty.items():
@@ -209,9 +245,14 @@ class Soak:
             elif now != before:
                 left = sorted(now.files - before.files)
                 faults.append(f"c{number} is left with {now.processes} processes, {now.taps} taps, {left}")
-        for name, count in self._threads().items():
-            if count > threads[name] + SPARE_THREADS:
-                faults.append(f"{name} has {count} threads, had {threads[name]}")
+        if f"c{self._at}" not in self._disks():  # an empty one waits where a migration was called off
+            faults.append(f"disks are at {sorted(self._disks())}, the guest at c{self._at}")
+        for name, node in self._controllers():
+            (threads, descriptors), (threads_then, descriptors_then) = _held_by(node.pid), held[name]
+            if threads > threads_then + SPARE_THREADS:
+                faults.append(f"{name} has {threads} threads, had {threads_then}")
+            if descriptors > descriptors_then + SPARE_DESCRIPTORS:
+                faults.append(f"{name} has {descriptors} file descriptors, had {descriptors_then}")
         mark = len(self._bed.events)
         await self._bed.ran.detach(UE)
         await self._bed.event("pvm.stopped", after=mark, within_s=LIMIT_S)
@@ -229,13 +270,22 @@ class Soak:
         return [line.strip() for lines in found for line in lines if PVM_ADDRESS in line]
 
 
+def _held_by(pid: int) -> tuple[int, int]:
+    """How many threads and file descriptors a process has."""
+    threads, files = (len(list(Path(f"/proc/{pid}/{kind}").iterdir())) for kind in ("task", "fd"))
+    return threads, files
+
+
 async def soak(migrations: int, seed: int, out: Path) -> dict[str, Any]:
     """Soak on a testbed of its own.
 
     :raises SetupError: not root, or a part is missing
     :raises AdapterError: it went so wrong that there is nothing to judge
     """
-    setting = Setting(delays=NO_DELAYS, dwell_s=0.1)
+    base = await asyncio.to_thread(lambda: out.absolute() / "base.qcow2")
+    await asyncio.to_thread(base.parent.mkdir, parents=True, exist_ok=True)
+    await netns.command("qemu-img", "create", "-q", "-f", "qcow2", str(base), f"{BASE_MIB}M")
+    setting = Setting(delays=NO_DELAYS, dwell_s=0.1, disk=base, hypervisor={"disks": str(DISKS)})
     async with RunningTestbed(setting, out, lambda line: print(f"soak: {line}", file=sys.stderr)) as bed:
         return {"seed": seed, **await Soak(bed, seed).run(migrations)}
 
@@ -254,6 +304,8 @@ def main() -> None:
         except MobiScudError as error:
             sys.exit(f"soak: {error} (seed {arguments.seed})")
         print(json.dumps(report, indent=2))
+        for fault in report["faults"]:
+            print(f"soak: {fault}; again: SOAK_ARGS='--seed {arguments.seed}'", file=sys.stderr)
         sys.exit(1 if report["faults"] else 0)
 
 

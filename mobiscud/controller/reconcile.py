@@ -61,7 +61,8 @@ def resume(r: UeRecord, *, runs_here: bool) -> Result:
         case Phase.STARTING:
             return r, (StartPvm(r.pvm),)
         case Phase.SERVING if not runs_here:
-            return replace(r, phase=Phase.STARTING), (StartPvm(r.pvm),)
+            lost = Announce(PvmStopped, from_cloudlet=r.here, to_cloudlet=r.here if r.keeps else None, reason="lost")
+            return replace(r, phase=Phase.STARTING), (lost, StartPvm(r.pvm))
         case Phase.DORMANT if runs_here:  # it was stopped, or about to be
             return r, (StopPvm(r.pvm),)
         case Phase.AWAY if r.ue_at == r.here and r.pvm_at not in (None, r.here) and r.tunnels.downlink is not None:

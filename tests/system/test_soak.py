@@ -15,5 +15,5 @@ async def test_a_few_migrations_with_mishaps_leave_one_whole_guest_and_nothing_e
     report = await soak(4, 3, tmp_path)
     assert report["faults"] == []
     assert report["migrations"] >= 4
-    assert report["guests_lost"] == report["corrupt_pages"] == 0
+    assert report["guests_lost"] == report["corrupt_pages"] == report["corrupt_disks"] == 0
     assert report["observations"] > 0

@@ -81,7 +81,7 @@ def test_what_stood_is_asked_for_again() -> None:
 
 def test_a_pvm_that_was_lost_is_started_again() -> None:
     _, commands = resume(record(Phase.SERVING), runs_here=False)
-    assert commands == (StartPvm(PVM),)
+    assert commands == (Announce(PvmStopped, from_cloudlet=C1, reason="lost"), StartPvm(PVM))
     after, commands = resume(record(Phase.LENDING, ue_at=C2), runs_here=False)
     assert after.phase is Phase.AWAY
     assert commands == (Announce(PvmStopped, from_cloudlet=C1, reason="lost"),)
