@@ -39,6 +39,8 @@ WALK: Final = (2, 3, 2, 1)
 DWELL_S: Final = 0.5
 """Between handover and migration, so that each has its own moment."""
 SETTLE_S: Final = 1.0
+TELL_EVERY: Final = 10
+"""After how many migrations is said how many are left."""
 LIMIT_S: Final = 60.0
 ANSWER_LIMIT_S: Final = 30.0
 AROUND_NS: Final = 300 * results.NS_PER_MS
@@ -125,6 +127,8 @@ async def _walk(bed: RunningTestbed, say: Progress, guest: Guest, count: int) ->
             say(f"the guest was lost in migration {number}: {wrong}")
             lost = 1
             break
+        if number % TELL_EVERY == 0 and number < count:
+            say(f"{number} of {count} migrations")
         await asyncio.sleep(SETTLE_S)
     await stream.stop()
     return lost
