@@ -110,6 +110,7 @@ FOUND: tuple[tuple[list[tuple[str, int, float]], int, float, MigrationConfig], .
     ),
     ([("handover", 3, 0.0), ("restart", 3, 0.0)], 870, 0.0, EARLY),
     ([("handover", 2, 0.0), ("break", 2, 5.0), ("unplug", 3, 0.0)], 0, 0.1, NO_DWELL),
+    ([("handover", 4, 0.0), ("prepare", 1, 0.05), ("complete", 1, 0.0), ("handover", 2, 0.0)], 253, 0.0, STAY),
     ([("handover", 3, 0.0), ("break", 2, 0.05), ("die", 2, 0.0)], 376, 0.0, NO_DWELL),
     ([("handover", 2, 0.05), ("idle", 1, 0.0), ("restart", 1, 0.0)], 0, 0.0, NO_DWELL),
     ([("prepare", 3, 0.4), ("restart", 3, 0.0)], 3, 0.1, EARLY),

@@ -76,10 +76,11 @@ def _ordered(r: UeRecord, i: HandoverOrdered) -> Result:
 
 
 def _come(r: UeRecord, i: Arrival) -> Result:
-    """PREPARED or DETOURED: the UE is here, or it went elsewhere. Who was prepared has asked for the detour already."""
-    asked = AskDetour(known(r.pvm_at)) if r.phase is Phase.PREPARED else None
-    r, commands = unsettle(placed(r, i), OffloadActivated)
-    return r, tuple(command for command in commands if command != asked)
+    """PREPARED or DETOURED: the UE is here, or it went elsewhere.
+
+    Who was prepared asks for the detour again: the source may have heard that before it heard where the UE was last.
+    """
+    return unsettle(placed(r, i), OffloadActivated)
 
 
 def _detour_awaited(r: UeRecord, i: DetourAwaited) -> Result:

@@ -132,6 +132,7 @@ def detoured() -> Playbook:
         .on(
             HandoverDone(C2, IP, T2),
             SetPath(path(C1, C2, T2), OffloadActivated, C1),
+            AskDetour(C1),
             Consult(Moment.ARRIVED, 1),
         )
         .is_in(Phase.DETOURED)

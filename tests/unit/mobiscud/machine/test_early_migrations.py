@@ -197,6 +197,7 @@ def test_an_early_move_that_is_refused_leaves_the_ue_expected() -> None:
         .on(
             HandoverDone(C2, IP, T2),
             SetPath(path(C1, C2, T2), OffloadActivated, C1),
+            AskDetour(C1),
             Consult(Moment.ARRIVED, 1),
         )
     )

@@ -135,6 +135,7 @@ def test_another_sgw_may_take_the_ue_over_at_a_handover(prepared: Tunnels) -> No
         .on(
             HandoverDone(C2, IP, other),
             SetPath(path(C1, C2, other), OffloadActivated, C1),
+            AskDetour(C1),
             Consult(Moment.ARRIVED, 1),
         )
     )
@@ -183,6 +184,7 @@ def test_what_is_under_way_to_the_old_cloudlet_follows_the_ue() -> None:
         .on(
             HandoverDone(C2, IP, T2, T2.uplinks),
             SetPath(path(C1, C2, T2), OffloadActivated, C1),
+            AskDetour(C1),
             Consult(Moment.ARRIVED, 2),
         )
         .on(
@@ -241,7 +243,7 @@ def test_a_ue_that_comes_while_the_source_is_silent_is_left_to_the_core() -> Non
             Consult(Moment.PREPARED, 0),
         )
         .on(DetourAwaited(C1), unheeded(announce=OffloadRemoved, reason="c1 does not grant the detour"))
-        .on(HandoverDone(C2, IP, T2), unheeded(), Consult(Moment.ARRIVED, 1))
+        .on(HandoverDone(C2, IP, T2), unheeded(), AskDetour(C1), Consult(Moment.ARRIVED, 1))
     )
     target.on(PvmSeen(C3), SetPath(path(C3, C2, T2), OffloadMoved, C3), AskDetour(C3), Consult(Moment.ARRIVED, 1))
     target.on(HandoverDone(C3, IP, T3), SetPath(None, OffloadRemoved)).is_in(Phase.AWAY)
