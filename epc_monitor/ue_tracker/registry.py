@@ -131,7 +131,15 @@ class Registry:
         for gummei in gummeis:
             self._mmes_by_gummei[gummei] = node
 
+    def names(self) -> list[str]:
+        """The associations whose eNodeBs are known."""
+        return list(self._names)
+
     # --- UEs ---------------------------------------------------------------------------------------------------------
+
+    def keys(self) -> list[tuple[UeKey, int]]:
+        """The UEs whose keys the world has been told, with when each was last heard of."""
+        return [(ue.key, ue.seen) for ue in self._ues if ue.named]
 
     def stranger(self) -> Ue:
         """A UE of which we know nothing but the message at hand."""

@@ -96,6 +96,14 @@ class UeTracker:
         """An S1 association as it is known now, by its verification tags; None when it is no more."""
         return self._resumption.enb_state_of(name)
 
+    def ues(self) -> list[tuple[UeKey, int]]:
+        """The UEs of which something was told, with when each was last heard of; not all of them have a state."""
+        return self._registry.keys()
+
+    def enbs(self) -> list[str]:
+        """The S1 associations that are known and whose eNodeBs are, by their verification tags."""
+        return self._registry.names()
+
     def resume_enb(self, state: EnbState, association: sctp.Association) -> None:
         """Take in an association from before a restart; its end 0 is the eNodeB.
 

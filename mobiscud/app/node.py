@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 LOSSES_EVERY_S: Final = 1.0
 FORGET_EVERY_S: Final = 1.0
+TELL_AGAIN_EVERY_S: Final = 0.05
 
 log = structlog.get_logger(__name__)
 
@@ -123,6 +124,7 @@ async def _node(config: Config, file: Path | None = None) -> None:
             )
             await stack.enter_async_context(_background(_tell_losses(bus, publisher.publish), "losses"))
             await stack.enter_async_context(_background(_forget(monitor, publisher), "forgotten"))
+            await stack.enter_async_context(_background(_tell_again(bus, publisher), "told again"))
             publish = publisher.publish if measures is None else measures.counted(publisher.publish, "monitor")
             await _watch(capture, monitor, publish)
         else:
@@ -165,6 +167,20 @@ async def _tell_losses(bus: MqttBus, publish: Sink) -> NoReturn:
             at = time.time_ns()
             log.warning("events gave way, since the broker was away too long", count=lost)
             publish(MonitorDropped(at=at, origin=b"spool:%d:%d" % (at, told), count=lost, where=Where(None, "spool")))
+
+
+async def _tell_again(bus: MqttBus, publisher: EventPublisher) -> NoReturn:
+    """A broker that was away may have lost what it retained: after each reconnection, all of it is told again."""
+    connected = asyncio.Event()
+    bus.on_connect(connected.set)
+    connected.clear()  # this connection has told us what is retained, and has all that came after
+    while True:
+        await connected.wait()
+        connected.clear()
+        for _ in publisher.tell_again():
+            await asyncio.sleep(TELL_AGAIN_EVERY_S)
+            if connected.is_set():
+                break
 
 
 async def _forget(monitor: Monitor, publisher: EventPublisher) -> NoReturn:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol
 
 from mobiscud.bus import topics
 from mobiscud.bus.cloudevents import (
@@ -35,13 +36,23 @@ from mobiscud.core.events import (
 from mobiscud.core.ids import UeKey
 from mobiscud.core.ue import EnbState, UeState
 
+TOGETHER: Final = 200
+"""States that are told again in one go: what happens meanwhile waits no longer than that takes, some 10 ms."""
+
 
 class States(Protocol):
-    """What is known of UEs and S1 associations now; None of those that are gone."""
+    """What is known of UEs and S1 associations now: of each, None when it is gone, and of which there is anything.
+
+    UEs come with when they were last heard of (ns).
+    """
 
     def state_of(self, key: UeKey) -> UeState | None: ...
 
     def enb_state_of(self, name: str) -> EnbState | None: ...
+
+    def ues(self) -> Iterable[tuple[UeKey, int]]: ...
+
+    def enbs(self) -> Iterable[str]: ...
 
 
 _STATES = (
@@ -88,14 +99,33 @@ class EventPublisher:
         """The UE is gone: nothing is retained of it."""
         self._outbox.publish(topics.ue_state(ue), b"", retain=True)
 
+    def tell_again(self) -> Iterator[None]:
+        """Retain all anew, for a broker that may have forgotten: some at each step. What is gone meanwhile is left out.
+
+        S1 associations come first, since a monitor that begins again needs them to place the UEs.
+        """
+        if self._states is None:
+            return
+        for name in self._states.enbs():
+            if (enb := self._states.enb_state_of(name)) is not None:
+                self._retain_enb(name, enb)
+        for number, (key, heard) in enumerate(self._states.ues(), 1):
+            if (ue := self._states.state_of(key)) is not None:
+                self._retain_ue(ue, heard)
+            if number % TOGETHER == 0:
+                yield
+
     def _retain(self, event: UeEvent, state: UeState | None) -> None:
         if isinstance(event, UeIdentified):
             self.forget(event.previous_ue)
         if state is not None:
-            payload = f'{self._write_state(state)[:-1]},"time":"{rfc3339(event.at)}"}}'
-            self._outbox.publish(topics.ue_state(event.ue), payload.encode(), retain=True)
+            self._retain_ue(state, event.at)
         elif isinstance(event, UeDetached):
             self.forget(event.ue)
+
+    def _retain_ue(self, state: UeState, at: int) -> None:
+        payload = f'{self._write_state(state)[:-1]},"time":"{rfc3339(at)}"}}'
+        self._outbox.publish(topics.ue_state(state.ue), payload.encode(), retain=True)
 
     def _retain_enb(self, association: str, state: EnbState | None) -> None:
         payload = b"" if state is None else write_enb_state(state).encode()

@@ -101,6 +101,22 @@ def cuts(frames: Sequence[Frame]) -> Iterator[tuple[list[Event], Bus, Sequence[F
 
 
 @pytest.mark.parametrize("capture", CAPTURES, ids=lambda path: path.stem)
+def test_a_broker_that_has_forgotten_is_told_all_again(capture: Path) -> None:
+    bus, monitor = Bus(), new_monitor()
+    for frame in read_capture(capture):
+        watched(monitor, [frame], bus)
+        other = Bus()
+        for _ in EventPublisher(other, "lab", "monitor", show_imsi=False, states=monitor.tracker).tell_again():
+            pass
+        assert other.retained.keys() == bus.retained.keys()
+        assert statuses(other) == statuses(bus)
+
+
+def statuses(bus: Bus) -> dict[str, str]:
+    return {topic: read_known(payload)[0].status for topic, payload in bus.retained.items() if "/ue/" in topic}
+
+
+@pytest.mark.parametrize("capture", CAPTURES, ids=lambda path: path.stem)
 def test_a_restart_at_rest_changes_nothing(capture: Path) -> None:
     """Where messages were lost they are sent again, also over the cut: that is told, and done."""
     lossy = capture.stem == "epc-lossy"

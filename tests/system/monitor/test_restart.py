@@ -19,6 +19,7 @@ from tests.system.monitor.parts import (
     eventually,
     facts,
     frames_of,
+    has_said,
     ids,
     listening,
     monitor,
@@ -93,3 +94,35 @@ async def test_a_monitor_that_was_killed_goes_on_where_it_was(wire: Wire, tmp_pa
     assert 0 < told_before < len(expected)
     assert sorted(map(str, facts(heard.events))) == sorted(map(str, facts(expected)))
     assert {ue: state["status"] for ue, state in heard.states.items() if state} == statuses(expected)
+
+
+async def test_a_broker_that_has_forgotten_knows_all_again(wire: Wire, tmp_path: Path) -> None:
+    """First the broker dies, with what it retained, then the monitor: the next one goes on all the same."""
+    capture, cut = CAPTURES / "epc-attach-eea2.pcap", 203
+    frames = frames_of(capture)
+    broker = Mosquitto(tmp_path)
+    await broker.__aenter__()
+    config = configuration(tmp_path, broker.unix_url, "m1")
+    expected = replayed(capture, config)
+    async with listening(broker.url) as heard, monitor(wire, config, ["two"]) as process:
+        await heard.until(lambda: heard.is_online("m1"))
+        wire.send(frames[:cut])
+        await heard.until(lambda: len(heard.events) >= len(events_of(capture, cut)))
+        await eventually(lambda: wire.unread() == 0)
+        before = {ue: state["status"] for ue, state in heard.states.items() if state}
+        await broker.stop(kill=True)
+        await eventually(has_said(process.log, "connection to the broker lost"))
+        async with Mosquitto(tmp_path, broker.port):
+            async with listening(broker.url) as later:
+                await later.until(lambda: later.states.keys() >= before.keys())
+                await process.stop(signal.SIGKILL)
+                await later.until(lambda: later.health["m1"]["status"] == "offline")
+            async with monitor(wire, config, ["two"]) as process:
+                await heard.until(lambda: heard.is_online("m1"))
+                wire.send(frames[cut:])
+                await heard.until(lambda: len(heard.events) >= len(expected))
+                await eventually(lambda: wire.unread() == 0)
+                assert await process.stop() == 0
+            await heard.until(lambda: heard.health["m1"]["status"] == "offline")
+    assert before
+    assert sorted(map(str, facts(heard.events))) == sorted(map(str, facts(expected)))
