@@ -117,6 +117,7 @@ class RunningTestbed:
             setting.delays,
             setting.cloudlets,
             bare_cells=setting.bare_cells,
+            sharing_cells=setting.sharing_cells,
             mtso_cloud=bool(setting.mtso_ues),
             shapes=setting.shapes,
         )

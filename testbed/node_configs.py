@@ -52,6 +52,7 @@ def nodes(setting: Setting, subscribers: Sequence[Subscriber], places: Places) -
     are not those of the cloudlets beside them.
     """
     enb_ids = {k: [FIRST_ENB_ID + k - 1] for k in places.hosts if k != AT_MTSO}
+    enb_ids[1] += [FIRST_ENB_ID + k - 1 for k in setting.sharing]
     offloaded = [s for s in subscribers if s.number not in setting.plain_ues]
     beside = [s.offload() for s in offloaded if s.number not in setting.mtso_ues]
     at_mtso = [s.offload() for s in offloaded if s.number in setting.mtso_ues]
@@ -161,7 +162,7 @@ def ran(
                 "cell_id": (FIRST_ENB_ID + k - 1) << 8 | 1,
                 "ue_device": f"uu{k}",
             }
-            for k in range(1, setting.cloudlets + setting.bare_cells + 1)
+            for k in range(1, setting.sharing.stop)
         ],
         "ues": [{"name": subscriber.ue, "imsi": subscriber.imsi} for subscriber in subscribers],
     }

@@ -59,7 +59,8 @@ class Setting:
 
     ``dwell_s``: how long a UE is in a new cell before its PVM follows, unless the ``policy`` is that it stays;
     ``migration`` in place of both: the section of the nodes' configuration, as it is.
-    ``cloudlets``: eNodeBs, each with a cloudlet; ``bare_cells``: eNodeBs without one, after them.
+    ``cloudlets``: eNodeBs, each with a cloudlet; ``bare_cells``: eNodeBs without one, after them; ``sharing_cells``:
+    eNodeBs that share the first cloudlet, after those.
     ``ues``: how many; all have PVMs but those in ``plain_ues``; those of ``mtso_ues`` have theirs at the MTSO.
     ``shapes``: jitter, loss and rate by kind of link (``paper_topology``).
     ``forwarding`` and ``interruption_s``: of handovers, as ``lte_config`` has them.
@@ -73,6 +74,7 @@ class Setting:
     dwell_s: float
     cloudlets: int = 3
     bare_cells: int = 0
+    sharing_cells: int = 0
     ues: int = 1
     policy: Literal["follow", "stay"] = "follow"
     preferred: bool = False
@@ -87,6 +89,12 @@ class Setting:
     forwarding: Literal["direct", "indirect", "none"] = "direct"
     interruption_s: float = 0.01
     recorded: bool = False
+
+    @property
+    def sharing(self) -> range:
+        """The numbers of the eNodeBs that share the first cloudlet."""
+        first = self.cloudlets + self.bare_cells + 1
+        return range(first, first + self.sharing_cells)
 
     @property
     def migration_section(self) -> Mapping[str, Any]:

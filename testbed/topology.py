@@ -11,7 +11,8 @@ wire that leads from there to the core: the cloud of SMORE, with which the paper
 
 The core reaches personal VMs by a network of their own, an Ethernet segment that joins the P-GW and every cloudlet (in
 the MTSO's bridge ``br-sgi``), as an operator makes it of VXLAN or EVPN. A cell may have no cloudlet: its eNodeB is then
-wired to the MTSO.
+wired to the MTSO. Or it shares the first cloudlet: its eNodeB and the first then meet in an aggregation switch,
+``agg``, on the eNodeBs' side of the cloudlet.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ TRANSPORT_MTU: Final = 2000
 """Room for a whole UE packet in GTP-U, as operators' transport networks have it: nothing needs fragments."""
 
 DELAY_NODE: Final = "delay"
+AGGREGATION: Final = "agg"
 
 AT_MTSO: Final = 0
 """The number of the cloudlet at the MTSO; those beside eNodeBs count from 1."""
@@ -146,27 +148,36 @@ def paper_topology(
     cloudlets: int = 3,
     *,
     bare_cells: int = 0,
+    sharing_cells: int = 0,
     mtso_cloud: bool = False,
     shapes: Mapping[str, Shape] | None = None,
 ) -> Topology:
-    """The paper's network, with a chain of ``cloudlets`` sites (three in the paper), and then cells without any.
+    """The paper's network, with a chain of ``cloudlets`` sites (three in the paper), then cells without any, and then
+    cells that share the first site.
 
     ``shapes``: for the kinds of links that have more than a delay, by the name that :class:`Delays` has for them.
     """
     delays = delays or Delays()
     sites = range(1, cloudlets + 1)
     bare = range(cloudlets + 1, cloudlets + bare_cells + 1)
+    sharing = range(cloudlets + bare_cells + 1, cloudlets + bare_cells + sharing_cells + 1)
+    aggregated = (1, *sharing) if sharing else ()
     shape = (shapes or {}).get
     links: list[Link] = []
-    for k in (*sites, *bare):
+    for k in (*sites, *bare, *sharing):
         uu = Port("ue", f"uu{k}"), Port(f"enb{k}", "uu0")
         links.append(Link(f"uu{k}", *uu, delays.ue_enb, ACCESS_MTU, shape("ue_enb")))
     for k in bare:
         s1 = Port(f"enb{k}", "s1", (f"{enb_s1(k)}/24",)), Port("mtso", f"enb{k}")
         links.append(Link(f"s1-{k}", *s1, delays.enb_mtso, shape=shape("enb_mtso")))
+    for k in aggregated:
+        links.append(Link(f"s1-{k}", Port(f"enb{k}", "s1", (f"{enb_s1(k)}/24",)), Port(AGGREGATION, f"enb{k}")))
+    if aggregated:
+        links.append(Link("s1-agg", Port(AGGREGATION, "c1"), Port("c1", "enb")))
     for k in sites:
+        if k not in aggregated:
+            links.append(Link(f"s1-{k}", Port(f"enb{k}", "s1", (f"{enb_s1(k)}/24",)), Port(f"c{k}", "enb")))
         links += [
-            Link(f"s1-{k}", Port(f"enb{k}", "s1", (f"{enb_s1(k)}/24",)), Port(f"c{k}", "enb")),
             Link(
                 f"core-{k}",
                 Port(f"c{k}", "core"),
@@ -227,9 +238,12 @@ def paper_topology(
     ]
     s1_ports = (*(f"c{k}" for k in sites), *(f"enb{k}" for k in bare), "core")
     sgi_ports = (*(f"sgi{name[1:]}" for name in names), "pgw")
+    aggregation_ports = ("c1", *(f"enb{k}" for k in aggregated))
+    aggregation = [Node(name=AGGREGATION, bridges=(("br-s1", aggregation_ports),))] if aggregated else []
     nodes = (
         Node(name="ue"),
-        *(Node(name=f"enb{k}") for k in (*sites, *bare)),
+        *(Node(name=f"enb{k}") for k in (*sites, *bare, *sharing)),
+        *aggregation,
         *(Node(name=name) for name in names),
         Node(name="mtso", bridges=(("br-s1", s1_ports), ("br-sgi", sgi_ports))),
         Node(name="core", addresses=(("lo", f"{MME_S11}/32"), ("lo", f"{SGW_S11}/32"))),

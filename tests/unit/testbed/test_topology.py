@@ -64,3 +64,14 @@ def test_cloudlets_form_a_chain() -> None:
 
 def test_namespaces_carry_the_run() -> None:
     assert namespace_prefix("3fa2") == "ms-3fa2-"
+
+
+def test_cells_that_share_the_first_cloudlet_meet_before_it() -> None:
+    topology = paper_topology(cloudlets=2, bare_cells=1, sharing_cells=1)
+    [aggregation] = [node for node in topology.nodes if node.name == "agg"]
+    assert aggregation.bridges == (("br-s1", ("c1", "enb1", "enb4")),)
+    ends = {link.name: (link.a.node, link.b.node) for link in topology.links if link.name.startswith("s1-")}
+    assert ends["s1-1"] == ("enb1", "agg")
+    assert ends["s1-4"] == ("enb4", "agg")
+    assert ends["s1-agg"] == ("agg", "c1")
+    assert (ends["s1-2"], ends["s1-3"]) == (("enb2", "c2"), ("enb3", "mtso"))
