@@ -52,7 +52,8 @@ VLAN_VALID: Final = 0x10  # TP_STATUS_VLAN_VALID
 AUXDATA: Final = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
 
 # A UE whose path nobody else touches: when its packet arrives, what was sent before it has arrived too, or never will.
-CANARY: Final = UeKey("ue-00000000000000ca")
+# (Tests and `population` number their UEs from zero, so it is far from them.)
+CANARY: Final = UeKey("ue-ffffffffffffffca")
 CANARY_PATH: Final = PathSpec(
     ue_ip="45.45.255.254",
     pvm=Pvm(PvmId("canary"), "172.16.255.254", "52:54:00:ff:ff:fe"),
