@@ -97,6 +97,12 @@ class S1Connection:
         self.enb.user_plane.add(self.bearer)
         return self.downlink
 
+    def switch_uplink(self, sgw: FTeid) -> None:
+        """Send uplink to another S-GW's end from now on."""
+        if self.bearer is not None:
+            self.sgw = sgw
+            self.bearer.uplink_teid, self.bearer.uplink_to = sgw.teid, (sgw.address, GTPU_PORT)
+
     @property
     def downlink(self) -> FTeid:
         """The eNodeB's end of the E-RAB.

@@ -1,6 +1,6 @@
 """The emulated EPC as a process: ``python -m testbed.epc CONFIG.json``.
 
-MME and S-GW in one namespace, the P-GW with its TUN device in another. Prints READY when it listens, ends on SIGTERM.
+MME and S-GWs in one namespace, the P-GW with its TUN device in another. Prints READY when it listens, ends on SIGTERM.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from testbed.mme import Mme
 from testbed.process import announce_ready, main, stop_event
 from testbed.s11 import S11Client
 from testbed.sctp_link import open_endpoint
-from testbed.sgw import Gateways
+from testbed.sgw import AddressPool, Gateways
 
 
 async def run(file: Path) -> None:
@@ -31,12 +31,8 @@ async def run(file: Path) -> None:
     config = load(EpcConfig, file)
     stop = stop_event()
     async with AsyncExitStack() as stack:
-        gateways = _open_gateways(config, stack)
-        stack.callback(gateways.close)
-        s11 = S11Client(
-            netns_socket.udp_socket(config.namespace, str(config.mme.s11_address), GTPC_PORT),
-            str(config.sgw.s11_address),
-        )
+        _open_gateways(config, stack)
+        s11 = S11Client(netns_socket.udp_socket(config.namespace, str(config.mme.s11_address), GTPC_PORT))
         stack.callback(s11.close)
         endpoint = open_endpoint(config.namespace, str(config.mme.s1_address))
         stack.callback(endpoint.close)
@@ -48,19 +44,22 @@ async def run(file: Path) -> None:
         await stop.wait()
 
 
-def _open_gateways(config: EpcConfig, stack: AsyncExitStack) -> Gateways:
-    sgw = config.sgw
-    sgw_user = SgwUserPlane(
-        netns_socket.udp_socket(config.namespace, str(sgw.s1u_address), GTPU_PORT),
-        netns_socket.udp_socket(config.namespace, str(sgw.s5_address), GTPU_PORT),
-    )
-    stack.callback(sgw_user.close)
+def _open_gateways(config: EpcConfig, stack: AsyncExitStack) -> None:
     pgw_user = PgwUserPlane(
         netns_socket.udp_socket(config.pgw.namespace, str(config.pgw.s5_address), GTPU_PORT), _open_tun(config.pgw)
     )
     stack.callback(pgw_user.close)
-    s11 = netns_socket.udp_socket(config.namespace, str(sgw.s11_address), GTPC_PORT)
-    return Gateways(sgw, config.pgw, s11, sgw_user, pgw_user)
+    pool = AddressPool(config.pgw.pool)
+    for sgw in (config.sgw, config.other_sgw):
+        if sgw is None:
+            continue
+        sgw_user = SgwUserPlane(
+            netns_socket.udp_socket(config.namespace, str(sgw.s1u_address), GTPU_PORT),
+            netns_socket.udp_socket(config.namespace, str(sgw.s5_address), GTPU_PORT),
+        )
+        stack.callback(sgw_user.close)
+        s11 = netns_socket.udp_socket(config.namespace, str(sgw.s11_address), GTPC_PORT)
+        stack.callback(Gateways(sgw, config.pgw, s11, sgw_user, pgw_user, pool).close)
 
 
 def _open_tun(pgw: PgwConfig) -> int:

@@ -204,7 +204,7 @@ class RunningTestbed:
         functions: dict[str, Child] = {}
         control = self._run.path / "ran.sock"
         for name, config in (
-            ("epc", epc(self.network.namespace, self.subscribers)),
+            ("epc", epc(self.network.namespace, self.subscribers, self.setting)),
             ("ran", ran(self.network.namespace, self.subscribers, self.setting, control)),
         ):
             file = self._run.path / f"{name}.json"

@@ -11,7 +11,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mobiscud.core.ids import FTeid
@@ -48,6 +48,7 @@ class SgwUserPlane:
         self._by_s5u: dict[int, Session] = {}
         self._forwarding: dict[int, FTeid] = {}
         self._s1u.on_end_marker = self._forward_end
+        self._s5u.on_end_marker = self._end
 
     def add(self, session: Session) -> None:
         """Open a session; downlink waits until an eNodeB is known."""
@@ -83,6 +84,12 @@ class SgwUserPlane:
         enb = self._forwarding.get(teid)
         if enb is not None:
             self._s1u.send(end_marker(enb.teid), (enb.address, GTPU_PORT))
+
+    def _end(self, teid: int) -> None:
+        """The P-GW sends to another S-GW from now on, and the eNodeB is to know (TS 23.401 5.7.3)."""
+        session = self._by_s5u.get(teid)
+        if session is not None and session.enb is not None:
+            self._s1u.send(end_marker(session.enb.teid), (session.enb.address, GTPU_PORT))
 
     def _uplink(self, teid: int, packet: bytes, offset: int) -> None:
         session = self._by_s1u.get(teid)
@@ -150,6 +157,20 @@ class PgwUserPlane:
         self._ue_by_teid[teid] = ue_address
         others = self._tunnels.get(ue_address, ())
         self._tunnels[ue_address] = sorted((*others, _Tunnel(teid, sgw, sgw_teid, traffic)), key=_precedence)
+
+    def turn(self, teid: int, sgw: Address, sgw_teid: int) -> bytes | None:
+        """Send what goes by our tunnel ``teid`` to this S-GW from now on, and an End Marker to the one before; gives
+        the UE's address, ``None`` without such a tunnel."""
+        ue_address = self._ue_by_teid.get(teid)
+        if ue_address is None:
+            return None
+        tunnels = self._tunnels[ue_address]
+        before = next(tunnel for tunnel in tunnels if tunnel.teid == teid)
+        self._tunnels[ue_address] = [
+            replace(tunnel, sgw=sgw, sgw_teid=sgw_teid) if tunnel is before else tunnel for tunnel in tunnels
+        ]
+        self._s5u.send(end_marker(before.sgw_teid), before.sgw)
+        return ue_address
 
     def remove(self, ue_address: bytes, teid: int) -> None:
         """Close a tunnel."""

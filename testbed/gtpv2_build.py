@@ -57,6 +57,7 @@ class IeType(enum.IntEnum):
     APN = 71
     AMBR = 72
     EBI = 73
+    INDICATION = 77
     PAA = 79
     BEARER_QOS = 80
     FLOW_QOS = 81
@@ -197,6 +198,11 @@ def f_teid_of(value: bytes) -> FTeid:
 def cause(value: int = CAUSE_ACCEPTED) -> Ie:
     """Cause (8.4)."""
     return Ie(IeType.CAUSE, bytes((value, 0)))
+
+
+def operation_indication() -> Ie:
+    """Indication with OI alone (8.12): the S-GW is to turn to the P-GW at once."""
+    return Ie(IeType.INDICATION, b"\x08\0")
 
 
 def bearer_context(*ies: Ie) -> Ie:

@@ -135,6 +135,10 @@ class EpcConfig(_Strict):
     """Of MME and S-GW."""
     mme: MmeConfig
     sgw: SgwConfig
+    other_sgw: SgwConfig | None = None
+    """A second S-GW, in the same namespace."""
+    other_sgw_enbs: list[MacroEnbId] = []
+    """Whose area these eNodeBs are (TS 23.401 5.5.1.1.3): a UE that comes there by X2 has it from then on."""
     pgw: PgwConfig
     apn: str = "internet"
     subscribers: list[Annotated[Digits, Field(min_length=6, max_length=15)]]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mobiscud.core.errors import DecodeError
-from mobiscud.core.ids import Imsi, Tai
+from mobiscud.core.ids import FTeid, Imsi, Tai, Teid
 from testbed import nas_build as nas
 from testbed import s1ap_build as s1ap
 from testbed.lte_config import EpcConfig
@@ -144,6 +144,12 @@ class Mme:
                 ue.mailbox.put(DataWaits())
 
     # -- what the UEs' procedures use ----------------------------------------------------------------------------------
+
+    def sgw_for(self, peer: EnbPeer) -> FTeid:
+        """The S-GW in whose area an eNodeB is, as a Create Session Request calls it."""
+        other = self.config.other_sgw
+        sgw = other if other is not None and peer.enb_id in self.config.other_sgw_enbs else self.config.sgw
+        return FTeid(str(sgw.s11_address), Teid(0))
 
     def new_leg(self, ue: MmeUe, peer: EnbPeer) -> Leg:
         """Open an S1 connection with a new MME UE S1AP ID."""

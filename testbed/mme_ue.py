@@ -19,6 +19,7 @@ from testbed import nas_build as nas
 from testbed import s1ap_build as s1ap
 from testbed.gtpv2_build import Gtpv2Message, Ie, IeType, Interface, MessageType
 from testbed.mailbox import Mailbox, ProcedureError
+from testbed.mme_session import DedicatedBearer, PdnSession, created, moved, to_be_moved
 from testbed.s1ap_build import S1apMessage
 from testbed.sctp_association import STREAMS
 from testbed.sctp_transport import SctpConnection
@@ -120,24 +121,14 @@ class DataWaits:
     """The S-GW holds downlink data for the UE."""
 
 
-Item = Arrival | EnbLost | DataWaits
-
-
 @dataclass(frozen=True, slots=True)
-class _PdnSession:
-    """The UE's PDN connection, from Create to Delete Session."""
+class LeftBehind:
+    """The session at an S-GW that the UE has left some time ago."""
 
-    sgw_s11: FTeid
-    sgw_s1u: FTeid
-    ue_address: str
+    session: PdnSession
 
 
-@dataclass(frozen=True, slots=True)
-class DedicatedBearer:
-    """A bearer beside the default one; ``sgw_s1u`` is the S-GW's end."""
-
-    qci: int
-    sgw_s1u: FTeid
+Item = Arrival | EnbLost | DataWaits | LeftBehind
 
 
 class MmeUe:
@@ -151,7 +142,7 @@ class MmeUe:
         """Our end on S11."""
         self._mme = mme
         self._leg: Leg | None = None
-        self._session: _PdnSession | None = None
+        self._session: PdnSession | None = None
         self._tai: Tai | None = None
         self._ecgi: Ecgi | None = None
         self._nas_count = 0
@@ -180,6 +171,9 @@ class MmeUe:
             case DataWaits():
                 if self._leg is None and self._tai is not None:
                     self._mme.page(self, self._tai)
+            case LeftBehind():  # without OI: the P-GW has nothing to do with it
+                kind, sgw = MessageType.DELETE_SESSION_REQUEST, item.session.sgw_s11
+                await self._mme.s11.request(kind, sgw, gtp.ebi(E_RAB_ID), self._location())
 
     async def _on_message(self, arrival: Arrival) -> None:
         leg, message = arrival.leg, arrival.message
@@ -231,7 +225,7 @@ class MmeUe:
             raise ProcedureError("wrong RES")
         leg.send_nas(nas.security_mode_command())
         await self._expect_nas(leg, nas.EmmType.SECURITY_MODE_COMPLETE)
-        session = await self._create_session()
+        session = await self._create_session(leg.peer)
         self._nas_count += 1
         tai, _ = self._whereabouts()
         accept = nas.attach_accept(self.guti, tai, self._mme.config.apn, session.ue_address, self._nas_count)
@@ -278,7 +272,7 @@ class MmeUe:
     # -- dedicated bearers (TS 23.401 5.4.5) ---------------------------------------------------------------------------
 
     async def _grant_bearer(self, leg: Leg, qci: int, traffic: Template) -> None:
-        sgw = self._connected_session().sgw_s11.teid
+        sgw = self._connected_session().sgw_s11
         request = await self._mme.s11.command(
             MessageType.BEARER_RESOURCE_COMMAND,
             sgw,
@@ -302,7 +296,7 @@ class MmeUe:
     async def _end_bearer(self, leg: Leg, number: int) -> None:
         if self._dedicated.pop(number, None) is None:
             return
-        sgw = self._connected_session().sgw_s11.teid
+        sgw = self._connected_session().sgw_s11
         request = await self._mme.s11.command(
             MessageType.BEARER_RESOURCE_COMMAND,
             sgw,
@@ -326,7 +320,7 @@ class MmeUe:
         """End the dedicated bearers, of which a target has admitted none (TS 23.401 5.4.4.2)."""
         numbers, self._dedicated = list(self._dedicated), {}
         if numbers:
-            sgw = self._connected_session().sgw_s11.teid
+            sgw = self._connected_session().sgw_s11
             contexts = [gtp.bearer_context(gtp.ebi(number)) for number in numbers]
             request = await self._mme.s11.command(MessageType.DELETE_BEARER_COMMAND, sgw, *contexts)
             answers = [gtp.bearer_context(gtp.ebi(number), gtp.cause()) for number in numbers]
@@ -341,7 +335,7 @@ class MmeUe:
         self._leg = None
         leg.release(("nas", "detach"))
 
-    def _set_up_context(self, leg: Leg, session: _PdnSession, nas_pdu: bytes | None) -> None:
+    def _set_up_context(self, leg: Leg, session: PdnSession, nas_pdu: bytes | None) -> None:
         e_rab = {"e-RAB-ID": E_RAB_ID, "e-RABlevelQoSParameters": _QOS, **s1ap.tunnel_value(session.sgw_s1u)}
         if nas_pdu is not None:
             e_rab["nAS-PDU"] = nas_pdu
@@ -473,30 +467,50 @@ class MmeUe:
         leg.enb_ue_id = request.ies["eNB_UE_S1AP_ID"]
         self._place(request)
         enb = s1ap.tunnel_of(request.ies["E_RABToBeSwitchedDLList"][0])
+        if self._mme.sgw_for(peer).address != self._connected_session().sgw_s11.address:
+            await self._change_sgw(leg, enb)
+            return
         await self._modify_bearers({E_RAB_ID: enb}, self._location())
         leg.send("PathSwitchRequestAcknowledge", SecurityContext=_next_hop())
         await self._drop_dedicated()
 
+    async def _change_sgw(self, leg: Leg, enb: FTeid) -> None:
+        """X2 handover with S-GW relocation (TS 23.401 5.5.1.1.3): the eNodeB learns the new uplink with the answer."""
+        await self._drop_dedicated()
+        before = self._connected_session()
+        request = (*self._session_identity(), *to_be_moved(before, enb))
+        response = await self._mme.s11.request(
+            MessageType.CREATE_SESSION_REQUEST, self._mme.sgw_for(leg.peer), *request
+        )
+        self._session = now = moved(before, response)
+        leg.send(
+            "PathSwitchRequestAcknowledge",
+            E_RABToBeSwitchedULList=[{"e-RAB-ID": E_RAB_ID, **s1ap.tunnel_value(now.sgw_s1u)}],
+            SecurityContext=_next_hop(),
+        )
+        delay_s = self._mme.config.mme.source_release_delay_s
+        asyncio.get_running_loop().call_later(delay_s, self.mailbox.put, LeftBehind(before))
+
     # -- S11 -----------------------------------------------------------------------------------------------------------
 
-    async def _create_session(self) -> _PdnSession:
-        config = self._mme.config
+    async def _create_session(self, peer: EnbPeer) -> PdnSession:
         response = await self._mme.s11.request(
             MessageType.CREATE_SESSION_REQUEST,
-            0,
+            self._mme.sgw_for(peer),
+            *self._session_identity(),
+            gtp.f_teid(Interface.S5C_PGW, FTeid(str(self._mme.config.pgw.s5_address), Teid(0)), instance=1),
+            gtp.bearer_context(gtp.ebi(E_RAB_ID), gtp.default_bearer_qos()),
+        )
+        self._session = created(response)
+        return self._session
+
+    def _session_identity(self) -> tuple[Ie, ...]:
+        config = self._mme.config
+        return (
             *gtp.session_identity(self.imsi, config.plmn.plmn, config.apn),
             self._location(),
             gtp.f_teid(Interface.S11_MME, FTeid(str(config.mme.s11_address), Teid(self.mme_teid))),
-            gtp.f_teid(Interface.S5C_PGW, FTeid(str(config.pgw.s5_address), Teid(0)), instance=1),
-            gtp.bearer_context(gtp.ebi(E_RAB_ID), gtp.default_bearer_qos()),
         )
-        bearer = gtp.decode_ies(response.find(IeType.BEARER_CONTEXT))
-        self._session = _PdnSession(
-            sgw_s11=gtp.f_teid_of(response.find(IeType.F_TEID)),
-            sgw_s1u=gtp.f_teid_of(gtp.find(bearer, IeType.F_TEID)),
-            ue_address=gtp.pdn_address_of(response.find(IeType.PAA)),
-        )
-        return self._session
 
     async def _modify_bearers(self, ends: dict[int, FTeid], *ies: Ie) -> None:
         """Tell the S-GW the eNodeB's end of each E-RAB."""
@@ -510,14 +524,16 @@ class MmeUe:
             await self._ask_sgw(MessageType.RELEASE_ACCESS_BEARERS_REQUEST, Ie(IeType.NODE_TYPE, b"\0"))
 
     async def _delete_session(self) -> None:
-        await self._ask_sgw(MessageType.DELETE_SESSION_REQUEST, gtp.ebi(E_RAB_ID), self._location())
+        await self._ask_sgw(
+            MessageType.DELETE_SESSION_REQUEST, gtp.ebi(E_RAB_ID), self._location(), gtp.operation_indication()
+        )
         self._session = None
         self._dedicated = {}
 
     async def _ask_sgw(self, kind: MessageType, *ies: Ie) -> Gtpv2Message:
-        return await self._mme.s11.request(kind, self._connected_session().sgw_s11.teid, *ies)
+        return await self._mme.s11.request(kind, self._connected_session().sgw_s11, *ies)
 
-    def _connected_session(self) -> _PdnSession:
+    def _connected_session(self) -> PdnSession:
         if self._session is None:
             raise ProcedureError("the UE has no PDN connection")
         return self._session

@@ -15,6 +15,9 @@ from testbed.topology import (
     AT_MTSO,
     MME_S1,
     MME_S11,
+    OTHER_SGW_S1,
+    OTHER_SGW_S5,
+    OTHER_SGW_S11,
     PGW_S5,
     PVM_NEXT_HOP,
     SGW_S1,
@@ -128,13 +131,16 @@ def _switch(number: int, chain: Sequence[int], places: Places) -> dict[str, Any]
     }
 
 
-def epc(namespace: Callable[[str], str], subscribers: Sequence[Subscriber]) -> dict[str, Any]:
+def epc(namespace: Callable[[str], str], subscribers: Sequence[Subscriber], setting: Setting) -> dict[str, Any]:
     """What ``python -m testbed.epc`` reads. ``namespace`` gives a node's."""
+    other = {"s1u_address": OTHER_SGW_S1, "s11_address": OTHER_SGW_S11, "s5_address": OTHER_SGW_S5}
     return {
         "plmn": PLMN,
         "namespace": namespace("core"),
         "mme": {"s1_address": MME_S1, "s11_address": MME_S11},
         "sgw": {"s1u_address": SGW_S1, "s11_address": SGW_S11, "s5_address": SGW_S5},
+        "other_sgw": other if setting.other_sgw_cells else None,
+        "other_sgw_enbs": [FIRST_ENB_ID + k - 1 for k in sorted(setting.other_sgw_cells)],
         "pgw": {"namespace": namespace("pgw"), "s5_address": PGW_S5},
         "subscribers": [subscriber.imsi for subscriber in subscribers],
     }

@@ -322,7 +322,9 @@ class RanUe:
         self._send_away(source, connection.forwarding)
         await self._arrive(connection)
         self._switch_path(connection)
-        await self._expect(connection, "PathSwitchRequestAcknowledge")
+        answer = await self._expect(connection, "PathSwitchRequestAcknowledge")
+        for e_rab in answer.ies.get("E_RABToBeSwitchedULList", ()):
+            connection.switch_uplink(s1ap.tunnel_of(e_rab))
         await asyncio.sleep(self._access.x2_s)  # UE Context Release
         source.enb.forget(source)
 

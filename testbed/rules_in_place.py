@@ -22,11 +22,6 @@ class Rules:
     """By addresses of eNodeB, S-GW and personal VM, and the TEID, the last four octets."""
     downlink: dict[bytes, bytes]
 
-    @property
-    def uplink_teids(self) -> set[int]:
-        """The S-GW's ends out of which traffic is taken."""
-        return {int.from_bytes(key[-4:]) for key in self.uplink}
-
 
 async def rules_for_ues(bed: RunningTestbed, number: int) -> Rules:
     """What there is at cloudlet ``number`` that names a UE or its personal VM."""

@@ -222,7 +222,7 @@ class Network:
         mme_teid: int,
         sgw_teid: int,
         uplink: int,
-        ue_ip: str = "10.45.0.2",
+        ue_ip: str | None = "10.45.0.2",
         ebi: int = 5,
         *,
         sgw: bytes = SGW,
@@ -230,7 +230,7 @@ class Network:
         cause: int = 16,
         apn: bytes = b"\x08internet",
     ) -> list[Event]:
-        """Create Session on S11, both messages."""
+        """Create Session on S11, both messages; no address: the S-GW takes the session over."""
         self.sequence += 1
         context = gtp_element(73, bytes((ebi,)))
         events = self.gtp(
@@ -253,7 +253,7 @@ class Network:
             gtp_element(2, bytes((cause, 0))),
             gtp_f_teid(11, sgw, sgw_teid),
             gtp_f_teid(7, PGW, 99, 1),
-            gtp_element(79, b"\1" + IPv4Address(ue_ip).packed),
+            *([] if ue_ip is None else [gtp_element(79, b"\1" + IPv4Address(ue_ip).packed)]),
             gtp_element(93, created),
         )
 

@@ -61,6 +61,7 @@ class Setting:
     ``migration`` in place of both: the section of the nodes' configuration, as it is.
     ``cloudlets``: eNodeBs, each with a cloudlet; ``bare_cells``: eNodeBs without one, after them; ``sharing_cells``:
     eNodeBs that share the first cloudlet, after those.
+    ``other_sgw_cells``: eNodeBs in the area of a second S-GW: a UE that comes there by X2 gets another uplink tunnel.
     ``ues``: how many; all have PVMs but those in ``plain_ues``; those of ``mtso_ues`` have theirs at the MTSO.
     ``shapes``: jitter, loss and rate by kind of link (``paper_topology``).
     ``forwarding`` and ``interruption_s``: of handovers, as ``lte_config`` has them.
@@ -75,6 +76,7 @@ class Setting:
     cloudlets: int = 3
     bare_cells: int = 0
     sharing_cells: int = 0
+    other_sgw_cells: frozenset[int] = frozenset()
     ues: int = 1
     policy: Literal["follow", "stay"] = "follow"
     preferred: bool = False

@@ -57,11 +57,42 @@ class _SgwContext:
     """Of the indirect tunnel during a handover."""
 
 
+class AddressPool:
+    """The addresses of the UEs, which the P-GW gives out, whichever S-GW asks."""
+
+    def __init__(self, pool: ipaddress.IPv4Network) -> None:
+        self._fresh = _addresses(pool)
+        self._returned: deque[ipaddress.IPv4Address] = deque()
+
+    def take(self) -> ipaddress.IPv4Address:
+        """A fresh address while there are any, so that a new attach is seen to change it.
+
+        :raises DecodeError: when none is left
+        """
+        fresh = next(self._fresh, None)
+        if fresh is not None:
+            return fresh
+        if not self._returned:
+            raise DecodeError("the address pool is exhausted")
+        return self._returned.popleft()
+
+    def give_back(self, address: ipaddress.IPv4Address) -> None:
+        """Take an address back."""
+        self._returned.append(address)
+
+
 class Gateways:
-    """S-GW and P-GW. Owns the S11 socket of the S-GW side; the user planes are only borrowed."""
+    """An S-GW, and the P-GW, which it may share with others. Owns the S11 socket of the S-GW side; the user planes and
+    the addresses are only borrowed."""
 
     def __init__(
-        self, sgw: SgwConfig, pgw: PgwConfig, s11: socket.socket, sgw_user: SgwUserPlane, pgw_user: PgwUserPlane
+        self,
+        sgw: SgwConfig,
+        pgw: PgwConfig,
+        s11: socket.socket,
+        sgw_user: SgwUserPlane,
+        pgw_user: PgwUserPlane,
+        pool: AddressPool,
     ) -> None:
         self._sgw = sgw
         self._pgw = pgw
@@ -69,8 +100,7 @@ class Gateways:
         self._sgw_user = sgw_user
         self._pgw_user = pgw_user
         self._contexts: dict[int, _SgwContext] = {}
-        self._fresh_addresses = _addresses(pgw.pool)
-        self._returned: deque[ipaddress.IPv4Address] = deque()
+        self._pool = pool
         self._asked: dict[int, Session] = {}
         """Dedicated bearers that the MME has not answered for yet, by our own TEID."""
         self._notification = 0
@@ -124,7 +154,7 @@ class Gateways:
                 self._stop_forwarding(context)
                 ies = (cause(),)
             case MessageType.DELETE_SESSION_REQUEST:
-                self._delete(context)
+                self._delete(context, detached=any(ie.type is IeType.INDICATION for ie in request.ies))
                 ies = (cause(),)
             case _:
                 return None
@@ -132,7 +162,9 @@ class Gateways:
 
     def _create(self, request: Gtpv2Message) -> Gtpv2Message:
         mme = f_teid_of(request.find(IeType.F_TEID))
-        ue_address = self._take_address()
+        if any(ie.type is IeType.INDICATION for ie in request.ies):
+            return self._take_over(request, mme)
+        ue_address = self._pool.take()
         pgw_teid = _new_teid()
         pgw_end = (str(self._pgw.s5_address), GTPU_PORT)
         session = Session(s1u_teid=_new_teid(), s5u_teid=_new_teid(), pgw=pgw_end, pgw_teid=pgw_teid)
@@ -158,14 +190,27 @@ class Gateways:
         )
         return Gtpv2Message(MessageType.CREATE_SESSION_RESPONSE, mme.teid, request.sequence, ies)
 
-    def _take_address(self) -> ipaddress.IPv4Address:
-        """A fresh address while there are any, so that a new attach is seen to change it."""
-        fresh = next(self._fresh_addresses, None)
-        if fresh is not None:
-            return fresh
-        if not self._returned:
-            raise DecodeError("the address pool is exhausted")
-        return self._returned.popleft()
+    def _take_over(self, request: Gtpv2Message, mme: FTeid) -> Gtpv2Message:
+        """Take a session over from another S-GW: the P-GW turns to us at once, the eNodeB is known already."""
+        (bearer,) = request.bearers()
+        pgw = f_teid_of(find(bearer, IeType.F_TEID, 3))
+        session = Session(_new_teid(), _new_teid(), (pgw.address, GTPU_PORT), pgw.teid)
+        ue_address = self._pgw_user.turn(pgw.teid, (str(self._sgw.s5_address), GTPU_PORT), session.s5u_teid)
+        if ue_address is None:
+            refusal = (cause(CAUSE_CONTEXT_NOT_FOUND),)
+            return Gtpv2Message(MessageType.CREATE_SESSION_RESPONSE, mme.teid, request.sequence, refusal)
+        context = _SgwContext(_new_teid(), mme, ipaddress.IPv4Address(ue_address), session)
+        self._contexts[context.own_teid] = context
+        self._sgw_user.add(session)
+        self._sgw_user.point_to(session, f_teid_of(find(bearer, IeType.F_TEID)))
+        s11 = FTeid(str(self._sgw.s11_address), Teid(context.own_teid))
+        s1u = FTeid(str(self._sgw.s1u_address), Teid(session.s1u_teid))
+        ies = (
+            cause(),
+            f_teid(Interface.S11_SGW, s11),
+            bearer_context(ebi(DEFAULT_BEARER), cause(), f_teid(Interface.S1U_SGW, s1u)),
+        )
+        return Gtpv2Message(MessageType.CREATE_SESSION_RESPONSE, mme.teid, request.sequence, ies)
 
     def _modify(self, context: _SgwContext, request: Gtpv2Message) -> tuple[Ie, ...]:
         answers = []
@@ -227,12 +272,16 @@ class Gateways:
             self._sgw_user.stop_forwarding(context.forwarding_teid)
             context.forwarding_teid = None
 
-    def _delete(self, context: _SgwContext) -> None:
+    def _delete(self, context: _SgwContext, *, detached: bool) -> None:
+        """``detached``: the P-GW's part ends too; else another S-GW has the session (TS 29.274 7.2.9.1, OI)."""
         self._stop_forwarding(context)
         del self._contexts[context.own_teid]
         for session in (context.user_plane, *context.dedicated.values()):
-            self._close(context, session)
-        self._returned.append(context.ue_address)
+            self._sgw_user.remove(session)
+            if detached:
+                self._pgw_user.remove(context.ue_address.packed, session.pgw_teid)
+        if detached:
+            self._pool.give_back(context.ue_address)
 
     def _close(self, context: _SgwContext, session: Session) -> None:
         self._sgw_user.remove(session)

@@ -34,6 +34,10 @@ SGW_S1: Final = "10.0.0.2"
 MME_S11: Final = "10.1.0.1"
 SGW_S11: Final = "10.1.0.2"
 SGW_S5: Final = "10.0.1.1"
+OTHER_SGW_S1: Final = "10.0.0.3"
+OTHER_SGW_S11: Final = "10.1.0.3"
+OTHER_SGW_S5: Final = "10.0.1.3"
+"""Of a second S-GW, where a setting has one."""
 PGW_S5: Final = "10.0.1.2"
 PGW_SGI: Final = "192.0.2.1"
 INTERNET_SGI: Final = "192.0.2.2"
@@ -196,7 +200,7 @@ def paper_topology(
         )
         for k in sites[:-1]
     ]
-    core_s1 = Port("core", "s1", (f"{MME_S1}/24", f"{SGW_S1}/24"))
+    core_s1 = Port("core", "s1", (f"{MME_S1}/24", f"{SGW_S1}/24", f"{OTHER_SGW_S1}/24"))
     if mtso_cloud:
         links += [
             Link("s1-cm", Port("mtso", "core"), Port("cm", "enb")),
@@ -221,7 +225,7 @@ def paper_topology(
     links += [
         Link(
             "s5",
-            Port("core", "s5", (f"{SGW_S5}/24",)),
+            Port("core", "s5", (f"{SGW_S5}/24", f"{OTHER_SGW_S5}/24")),
             Port("pgw", "s5", (f"{PGW_S5}/24",)),
             delays.sgw_pgw,
             shape=shape("sgw_pgw"),
@@ -246,7 +250,7 @@ def paper_topology(
         *aggregation,
         *(Node(name=name) for name in names),
         Node(name="mtso", bridges=(("br-s1", s1_ports), ("br-sgi", sgi_ports))),
-        Node(name="core", addresses=(("lo", f"{MME_S11}/32"), ("lo", f"{SGW_S11}/32"))),
+        Node(name="core", addresses=tuple(("lo", f"{end}/32") for end in (MME_S11, SGW_S11, OTHER_SGW_S11))),
         Node(name="pgw", routes=(f"default via {INTERNET_SGI}",), forwards=True),
         Node(name="inet", addresses=(("lo", f"{INTERNET_SERVER}/32"),), routes=(f"{UE_POOL} via {PGW_SGI}",)),
         Node(

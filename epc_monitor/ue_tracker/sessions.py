@@ -82,7 +82,7 @@ class Sessions:
         if not isinstance(asked, _Create) or message.cause not in gtpv2.ACCEPTED:
             return
         ue = self._registry.by_imsi(asked.imsi)
-        session = asked.session
+        session, known = asked.session, ue.pdns
         if session is None or session.ue is not ue:
             sgw = message.f_teid(gtpv2.S11_SGW)
             if sgw is None:
@@ -95,6 +95,8 @@ class Sessions:
         default = next((bearer.ebi for bearer in message.bearers if bearer.ebi is not None), None)
         if default is not None:
             addresses = tuple(map(values.address, message.addresses))
+            if not addresses:
+                addresses = _addresses_of(known, default)
             pdn = Pdn(values.e_rab_id(default), asked.apn, addresses)
             session.pdns = _with(session.pdns, pdn)
         self._own_tunnels(ue, message)
@@ -157,7 +159,9 @@ class Sessions:
             _tell_addresses(ue)
             return
         self._registry.close_session(session)
-        if not ue.sessions:
+        if ue.sessions:
+            _tell_addresses(ue)
+        else:
             self._connections.sessions_gone(ue)
 
     def _wait(self, packet: Packet, message: GtpMessage, what: _Asked) -> None:
@@ -173,6 +177,11 @@ class Sessions:
         since, asked = self._waiting.pop(key, (0, None))
         age_ns = self._registry.limits.transaction_age_s * 1_000_000_000
         return asked if abs(self._facts.at - since) <= age_ns else None
+
+
+def _addresses_of(pdns: tuple[Pdn, ...], default: int) -> tuple[str, ...]:
+    """Of a PDN connection that comes to another S-GW, which does not tell them anew (TS 29.274 7.2.2)."""
+    return next((pdn.addresses for pdn in pdns if pdn.e_rab_id == default), ())
 
 
 def _with(pdns: tuple[Pdn, ...], pdn: Pdn) -> tuple[Pdn, ...]:

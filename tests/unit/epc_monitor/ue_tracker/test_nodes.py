@@ -268,6 +268,23 @@ def test_a_session_that_moves_to_another_mme_ends_there(network: Network) -> Non
     assert detached.imsi == IMSI
 
 
+@pytest.mark.parametrize("mme_teid", [0x501, 0x502], ids=["same MME TEID", "another MME TEID"])
+def test_a_session_that_moves_to_another_sgw_keeps_its_address(network: Network, mme_teid: int) -> None:
+    """TS 29.274 7.2.2: the address is not told anew, and the session at the first S-GW ends last."""
+    enb = network.enb(11)
+    network.attach(enb, IMSI)
+    assert network.session(IMSI, mme_teid, 0x701, 0xABC, None, sgw=bytes((10, 1, 0, 3))) == []
+    assert network.delete_session(0x501, 0x601) == []
+    enb.release(1, 1)
+    enb.initial(2, Nas.SERVICE_REQUEST, 0xEEEE)
+    [connected] = enb.context(2, 2, 0xABC)
+    assert isinstance(connected, UeConnected)
+    assert connected.ue_ip == ("10.45.0.2",)
+    assert [(pdn.e_rab_id, pdn.addresses) for pdn in connected.pdns] == [(5, ("10.45.0.2",))]
+    [detached] = network.delete_session(mme_teid, 0x701, sgw=bytes((10, 1, 0, 3)))
+    assert isinstance(detached, UeDetached)
+
+
 def test_a_session_is_told_by_a_tunnel_that_its_bearer_got_later(network: Network) -> None:
     enb = network.enb(11)
     network.attach(enb, IMSI)
