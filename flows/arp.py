@@ -19,8 +19,12 @@ def question(target: str, asker_mac: str) -> bytes:
 
 
 def announcement(of_address: str, at: str) -> bytes:
-    """Tell everybody that ``of_address`` is at the MAC ``at`` (RFC 5227 2.3): switches learn the way there by it."""
-    return _frame(ARP_REQUEST, mac(at), address(of_address), bytes(6), address(of_address))
+    """Tell everybody that ``of_address`` is at the MAC ``at``: switches learn the way there by it.
+
+    It is an answer that nobody asked for (RFC 5227 3). The usual question for one's own address would be answered by
+    the cloudlet that the VM has just left, and show switches the wrong way.
+    """
+    return _frame(ARP_REPLY, mac(at), address(of_address), bytes(6), address(of_address))
 
 
 def _frame(operation: int, sender_mac: bytes, sender: bytes, target_mac: bytes, target: bytes) -> bytes:

@@ -10,6 +10,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
+from flows.arp import announcement
 from flows.pipeline import link_mac
 from mobiscud.core.edge import PathSpec
 from testbed.s1u_packets import udp
@@ -118,6 +119,11 @@ async def test_the_core_is_told_where_a_vm_is(bench: Bench) -> None:
     asked = ethernet(NEXT_HOP_MAC, "ff:ff:ff:ff:ff:ff", question)
     ((port, frame),) = await bench.emerges("sgi", asked, at="sgi")
     assert (port, frame[:42]) == ("sgi", ethernet(PVM.mac, NEXT_HOP_MAC, answer)[:42])
+
+
+async def test_who_is_just_losing_a_vm_is_silent_where_another_announces_it(bench: Bench) -> None:
+    await bench.apply(UE, LOCAL)
+    assert await bench.emerges("sgi", announcement(PVM.address, PVM.mac)) == []
 
 
 async def test_what_still_comes_over_a_link_leaves_by_the_core_in_our_name(bench: Bench) -> None:

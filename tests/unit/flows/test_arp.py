@@ -19,9 +19,10 @@ def test_a_question_claims_no_address() -> None:
     assert (frame[ARP].psrc, frame[ARP].pdst, frame[ARP].hwsrc) == ("0.0.0.0", "172.16.255.254", MAC)
 
 
-def test_an_announcement_asks_for_itself() -> None:
-    arp = Ether(announcement("172.16.1.10", MAC))[ARP]
-    assert (arp.psrc, arp.pdst, arp.hwsrc) == ("172.16.1.10", "172.16.1.10", MAC)
+def test_an_announcement_asks_nobody() -> None:
+    frame = Ether(announcement("172.16.1.10", MAC))
+    assert (frame.src, frame.dst, frame[ARP].op) == (MAC, "ff:ff:ff:ff:ff:ff", 2)
+    assert (frame[ARP].psrc, frame[ARP].pdst, frame[ARP].hwsrc) == ("172.16.1.10", "172.16.1.10", MAC)
 
 
 def test_an_answer_tells_who_and_where() -> None:
