@@ -145,9 +145,9 @@ class MqttBus:
         if self._client is not None:
             await self.flush()
             await self._unsubscribe()
-        while self._supervisor is not None and not self._supervisor.done():
-            self._supervisor.cancel()  # more than once: asyncio.wait_for, by which aiomqtt connects, may swallow one
-            await asyncio.wait([self._supervisor], timeout=CONNECT_TIMEOUT_S)
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
         if self._client is not None:  # the supervisor had not yet begun
             await _leave(self._client)
         if self.waiting:
