@@ -200,11 +200,13 @@ class SwitchBench:
     def _is_resolution(self, far: socket.socket, frame: bytes) -> bool:
         """Play the core's next hop where the switch asks for it, and hear what it announces."""
         packet = Ether(frame)
-        if ARP not in packet or packet[ARP].op != 1:
+        if ARP not in packet:
             return False
         arp = packet[ARP]
-        if arp.psrc == arp.pdst:
+        if (arp.op, arp.psrc) == (2, arp.pdst):
             self.announced.append((arp.psrc, arp.hwsrc))
+        elif arp.op != 1:
+            return False
         elif arp.pdst == NEXT_HOP and self.answers_arp:
             answer = ARP(op=2, hwsrc=NEXT_HOP_MAC, psrc=NEXT_HOP, hwdst=arp.hwsrc, pdst=arp.psrc)
             far.send(bytes(Ether(src=NEXT_HOP_MAC, dst=arp.hwsrc) / answer))

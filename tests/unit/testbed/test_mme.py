@@ -78,7 +78,7 @@ class FakeS11:
     mme_teid: int = 0
     enb: FTeid | None = None
 
-    async def request(self, kind: MessageType, teid: int, *ies: Ie) -> Gtpv2Message:
+    async def request(self, kind: MessageType, sgw: FTeid, *ies: Ie) -> Gtpv2Message:
         self.log.add(kind.name)
         answer: tuple[Ie, ...] = (gtp.cause(),)
         if kind is MessageType.CREATE_SESSION_REQUEST:
@@ -87,11 +87,12 @@ class FakeS11:
             answer = (
                 gtp.cause(),
                 gtp.f_teid(Interface.S11_SGW, FTeid("10.1.0.2", Teid(0x77))),
+                gtp.f_teid(Interface.S5C_PGW, FTeid("10.0.1.2", Teid(0x66)), instance=1),
                 gtp.pdn_address("45.45.0.2"),
                 gtp.bearer_context(gtp.ebi(5), gtp.f_teid(Interface.S1U_SGW, SGW_S1U)),
             )
         else:
-            assert teid == 0x77
+            assert sgw == FTeid("10.1.0.2", Teid(0x77))
         if kind is MessageType.MODIFY_BEARER_REQUEST:
             bearer = gtp.decode_ies(gtp.find(ies, gtp.IeType.BEARER_CONTEXT))
             self.enb = gtp.f_teid_of(gtp.find(bearer, gtp.IeType.F_TEID))
