@@ -205,9 +205,10 @@ class SwitchBench:
         arp = packet[ARP]
         if (arp.op, arp.psrc) == (2, arp.pdst):
             self.announced.append((arp.psrc, arp.hwsrc))
-        elif arp.op != 1:
+            return True
+        if arp.op != 1:
             return False
-        elif arp.pdst == NEXT_HOP and self.answers_arp:
+        if arp.pdst == NEXT_HOP and self.answers_arp:
             answer = ARP(op=2, hwsrc=NEXT_HOP_MAC, psrc=NEXT_HOP, hwdst=arp.hwsrc, pdst=arp.psrc)
             far.send(bytes(Ether(src=NEXT_HOP_MAC, dst=arp.hwsrc) / answer))
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Final, Protocol
+from typing import Protocol
 
 from mobiscud.bus import topics
 from mobiscud.bus.cloudevents import (
@@ -35,9 +35,6 @@ from mobiscud.core.events import (
 )
 from mobiscud.core.ids import UeKey
 from mobiscud.core.ue import EnbState, UeState
-
-TOGETHER: Final = 200
-"""States that are told again in one go: what happens meanwhile waits no longer than that takes, some 10 ms."""
 
 
 class States(Protocol):
@@ -100,7 +97,7 @@ class EventPublisher:
         self._outbox.publish(topics.ue_state(ue), b"", retain=True)
 
     def tell_again(self) -> Iterator[None]:
-        """Retain all anew, for a broker that may have forgotten: some at each step. What is gone meanwhile is left out.
+        """Retain all anew, for a broker that may have forgotten, one at each step. What is gone meanwhile is left out.
 
         S1 associations come first, since a monitor that begins again needs them to place the UEs.
         """
@@ -109,11 +106,11 @@ class EventPublisher:
         for name in self._states.enbs():
             if (enb := self._states.enb_state_of(name)) is not None:
                 self._retain_enb(name, enb)
-        for number, (key, heard) in enumerate(self._states.ues(), 1):
+            yield
+        for key, heard in self._states.ues():
             if (ue := self._states.state_of(key)) is not None:
                 self._retain_ue(ue, heard)
-            if number % TOGETHER == 0:
-                yield
+            yield
 
     def _retain(self, event: UeEvent, state: UeState | None) -> None:
         if isinstance(event, UeIdentified):

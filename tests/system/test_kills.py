@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from flows.gtp_datapath import bpffs
 from testbed import results
 from testbed.experiment import PVM_ADDRESS, UE, RunningTestbed, Setting
 from testbed.guest.client import GuestClient
-from testbed.netns import command
 from testbed.results import Ping
+from testbed.rules_in_place import Rules, rules_for_ues
 from testbed.spawn import PYTHON
 from testbed.topology import Delays
 
@@ -78,16 +77,10 @@ class Pings:
         return {"lost": sum(ping.received_ns is None for ping in pings), "outage_ms": round(longest / 1e6)}
 
 
-async def entries(bed: RunningTestbed) -> list[str]:
-    """What is there for UEs, in the switches' tables and in the maps of the datapath programs."""
-    found = []
-    for number, switch in bed.switches.items():
-        flows = (await switch.dump_flows(f"br-c{number}")).splitlines()
-        found += [line for line in flows if "45.45." in line or PVM_ADDRESS in line]
-        for name in ("uplink", "downlink"):
-            for pin in bpffs.pin_folder(bed.bpffs, f"c{number}").glob(f"*/maps/{name}"):
-                found += map(str, json.loads(await command("bpftool", "-j", "map", "dump", "pinned", str(pin))))
-    return found
+async def entries(bed: RunningTestbed) -> list[Rules]:
+    """What is there for UEs, in the switches' tables and in the maps of the datapath programs, of each cloudlet."""
+    everywhere = [await rules_for_ues(bed, number) for number in bed.switches]
+    return [rules for rules in everywhere if rules.flows or rules.uplink or rules.downlink]
 
 
 async def handover_and_kill(bed: RunningTestbed, target: int, kind: str, part: str) -> None:
